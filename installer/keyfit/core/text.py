@@ -1,0 +1,51 @@
+"""Makes text from devices and files safe to show (security H1), and compares it with patterns from brand data."""
+
+import unicodedata
+
+MAX_DEVICE_TEXT = 126
+"""Longest USB string in UTF-16 code units: bLength is one byte, (255 - 2) / 2 (USB 2.0, section 9.6.7)."""
+
+
+def clean(raw: str, limit: int = MAX_DEVICE_TEXT) -> str:
+    """Return `raw` as one line of NFC text without control, format (bidi, zero-width), surrogate or private characters.
+
+    Every such character becomes nothing, runs of white space become one space, and the result is cut to `limit`.
+    """
+    if raw.isascii() and raw.isprintable() and "  " not in raw:
+        return raw.strip()[:limit]
+    kept = []
+    for char in unicodedata.normalize("NFC", raw[: limit * 4]):
+        category = unicodedata.category(char)
+        if char.isspace() or category == "Zs":
+            kept.append(" ")
+        elif category[0] != "C":
+            kept.append(char)
+    return " ".join("".join(kept).split())[:limit].rstrip()
+
+
+def glob_match(pattern: str, text: str) -> bool:
+    """Compare `text` with a pattern in which `*` stands for any run of characters. Linear in practice: no backtracking
+    over more than one star at a time, no regular expressions (security H1)."""
+    parts = pattern.split("*")
+    if len(parts) == 1:
+        return pattern == text
+    if not text.startswith(parts[0]) or not text.endswith(parts[-1]):
+        return False
+    position, end = len(parts[0]), len(text) - len(parts[-1])
+    for part in parts[1:-1]:
+        found = text.find(part, position, end)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return position <= end
+
+
+def atr_match(pattern: str, atr: str) -> bool:
+    """Compare an answer-to-reset (upper-case hex) with a pattern in which `??` stands for any byte."""
+    if len(pattern) != len(atr):
+        return False
+    return all(p in ("??", a) for p, a in zip(_pairs(pattern), _pairs(atr), strict=True))
+
+
+def _pairs(text: str) -> list[str]:
+    return [text[i : i + 2] for i in range(0, len(text), 2)]

@@ -1,0 +1,1 @@
+"""Frozen data: what Keyfit knows. No input, no output, no decisions."""

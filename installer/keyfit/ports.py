@@ -1,0 +1,163 @@
+"""The edges of Keyfit as Protocols. Adaptors in `platforms`, `trust`, `token` and `engine` fulfil them for real; the
+simulators under `tests/sim` fulfil them in memory."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from keyfit.model.catalog import Manifest, Payload
+from keyfit.model.certificate import ModuleReport, Reader
+from keyfit.model.host import HostFacts
+from keyfit.model.usb import UsbDevice
+
+
+class Completed(Struct, frozen=True, kw_only=True):
+    """A finished child process. Output is decoded as UTF-8 with replacement and capped."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class UsbBus(Protocol):
+    """The USB bus."""
+
+    def devices(self) -> tuple[UsbDevice, ...]:
+        """Every device now on the bus but hubs, sorted by bus path."""
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        """Block until something was plugged or unplugged; False if nothing happened within `timeout_s`.
+
+        The first call only arms the watch if it was not armed yet; call `devices` after it to see the new state.
+        """
+
+
+class Host(Protocol):
+    """The machine that is changed. Paths are absolute as the machine sees them ("/etc/..."): the adaptor puts the
+    root before them. Files are never opened through a symbolic link that leaves the root."""
+
+    def facts(self) -> HostFacts:
+        """The facts a plan depends on."""
+
+    def read_bytes(self, path: str, max_bytes: int = 4_000_000) -> bytes | None:
+        """Content of a regular file, or None if there is none.
+
+        Raises:
+            HostError: it is no regular file, is larger than `max_bytes`, or cannot be read.
+        """
+
+    def write_bytes(self, path: str, data: bytes, mode: int = 0o644) -> None:
+        """Replace or create a file atomically (temporary file beside it, fsync, rename), keeping owner and mode of an
+        existing one; missing parent directories are made with mode 0755.
+
+        Raises:
+            StorageError: disk full, read-only, or no permission.
+        """
+
+    def remove_file(self, path: str) -> None:
+        """Remove a file if it is there."""
+
+    def remove_empty_directories(self, path: str, made: Sequence[str]) -> None:
+        """Remove `path` and its parents as far as they are in `made` and empty."""
+
+    def missing_directories(self, path: str) -> tuple[str, ...]:
+        """The parents of `path` that do not exist yet, outermost first."""
+
+    def exists(self, path: str) -> bool:
+        """True if there is something at `path`."""
+
+    def glob(self, directory: str, pattern: str) -> tuple[str, ...]:
+        """Paths in `directory` whose name matches the shell pattern, sorted; empty if there is no such directory."""
+
+    def real_path(self, path: str) -> Path:
+        """Where a path of the machine lies for this process."""
+
+    def run(self, argv: Sequence[str], *, timeout_s: float = 60.0, environment: Mapping[str, str] | None = None,
+            input_text: str = "") -> Completed:
+        """Run a program of the closed table (absolute path, argument vector, clean environment, no shell, no terminal).
+        At the time limit the whole process tree is ended.
+
+        Raises:
+            HostError: the program is not there, or the time limit was reached.
+        """
+
+    def has_program(self, name: str) -> bool:
+        """True if the program of the closed table is installed."""
+
+    def installed(self, name: str) -> bool:
+        """True if the package is installed; cheap, without reading the whole package database."""
+
+    def package_versions(self) -> dict[str, str]:
+        """Installed packages by name -> version, from the system's package database under the root."""
+
+
+class TokenReader(Protocol):
+    """PC/SC and PKCS#11, always in a child process, never with a login."""
+
+    def readers(self) -> tuple[Reader, ...]:
+        """Readers that the PC/SC daemon lists.
+
+        Raises:
+            HostError: code "pcsc-unavailable": no PC/SC library, or no daemon answers.
+        """
+
+    def load_module(self, path: str) -> ModuleReport:
+        """Load a PKCS#11 module and report its slots and certificates. A crash is a report, not an exception."""
+
+
+class Repository(Protocol):
+    """Signed data. Nothing comes out of it that was not verified."""
+
+    def refresh(self) -> None:
+        """Bring the metadata up to date (strict workflow).
+
+        Raises:
+            NetworkError: not reachable.
+            TrustError: signature, expiry or rollback check failed.
+        """
+
+    def manifest(self, target: str) -> Manifest | None:
+        """The verified manifest at a target path, or None if the repository has no such target."""
+
+    def payload(self, payload: Payload, progress: "Progress | None" = None) -> Path:
+        """Fetch and verify a payload; the returned file has exactly the signed hash and length.
+
+        Raises:
+            NetworkError, TrustError, StorageError.
+        """
+
+
+class Progress(Protocol):
+    """Called while something long goes on."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` bytes."""
+
+
+class Reporter(Protocol):
+    """Where use cases tell what they are doing. Texts are for people."""
+
+    def stage(self, text: str) -> None:
+        """A new stage begins."""
+
+    def step(self, step_id: str, state: Literal["start", "done", "skip", "undo", "failed"], text: str) -> None:
+        """A step of the plan changes state."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Progress of a download, in bytes."""
+
+    def wait(self, kind: str, text: str) -> None:
+        """The user is asked to unplug or plug in; the work goes on by itself."""
+
+    def confirm(self, text: str) -> bool:
+        """Ask once. Silent reporters answer from what the command line said."""
+
+
+class Clock(Protocol):
+    """Time, so that decisions can be tested."""
+
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
