@@ -48,7 +48,8 @@ def judge(evidence: Evidence) -> Verdict:
     for browser, registered in sorted(evidence.browsers.items()):
         link_id = f"browser-{browser}"
         links.append(_unchecked(link_id) if broken_before_browsers else _browser(link_id, browser, registered))
-    return Verdict(brand=evidence.brand, works=not _is_broken(links), links=tuple(links))
+    answered = any(link.id == "token" and link.state == "ok" for link in links)
+    return Verdict(brand=evidence.brand, works=answered and not _is_broken(links), links=tuple(links))
 
 
 def own_readers(evidence: Evidence) -> tuple[Reader, ...]:

@@ -1,0 +1,49 @@
+# Everything a developer types. `make demo` and `make test` set up all they need by themselves.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := installer tests bench demo
+
+.PHONY: setup demo test lint test-vm test-frozen bench dist docs clean
+
+setup: .venv/.stamp
+
+.venv/.stamp: requirements.lock pyproject.toml packaging/setup-venv.sh
+	PYTHON=$(PYTHON) bash packaging/setup-venv.sh
+	@$(MAKE) --no-print-directory catalogs
+	@touch $@
+
+.PHONY: catalogs
+catalogs:
+	@$(BIN)/python -m keyfit.publisher.compile drivers installer/keyfit/data
+
+demo: setup catalogs
+	$(BIN)/python demo/run.py
+
+test: setup catalogs
+	bash tests/platforms/install-packages.sh
+	$(BIN)/pytest -q
+
+lint: setup
+	$(BIN)/ruff check $(SOURCES)
+	for system in linux win32 darwin; do $(BIN)/mypy --platform $$system || exit 1; done
+	$(BIN)/lint-imports
+
+test-vm: dist
+	bash tests/vm/install-packages.sh
+	$(BIN)/pytest -q tests/vm
+
+dist: setup catalogs
+	$(BIN)/pyinstaller --noconfirm --log-level WARN --distpath dist --workpath build/pyinstaller build.spec
+
+test-frozen: dist
+	KEYFIT_PROGRAM=$(CURDIR)/dist/keyfit/keyfit $(BIN)/pytest -q tests/flow/test_first_commands.py
+
+bench: setup catalogs
+	$(BIN)/python bench/devices.py
+
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+clean:
+	rm -rf build dist .venv installer/*.egg-info installer/keyfit/data/catalog-*.json

@@ -1,0 +1,64 @@
+"""What every use case is given: the ports, made by the composition root, the slow ones only when first used."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from keyfit.core.match import MatchIndex
+from keyfit.model.catalog import Catalog
+from keyfit.model.host import HostFacts
+from keyfit.ports import Clock, Host, Reporter, Repository, TokenReader, UsbBus
+
+if TYPE_CHECKING:
+    from keyfit.engine.journal import Journal  # lazily: `devices` needs no database
+
+
+class Context:
+    """The ports and the shipped catalog.
+
+    Args:
+        open_repository: makes the repository; called once, when a use case first needs signed data.
+        open_journal: makes the journal; called once, when a use case first needs the record.
+        open_page: opens a page in the user's browser; False if there is no graphical session.
+    """
+
+    def __init__(self, *, bus: UsbBus, host: Host, tokens: TokenReader, load_catalog: Callable[[], Catalog],
+                 open_repository: Callable[[], Repository], open_journal: Callable[[], "Journal"],
+                 open_page: Callable[[str], bool], clock: Clock, reporter: Reporter) -> None:
+        self.bus = bus
+        self.host = host
+        self.tokens = tokens
+        self.clock = clock
+        self.reporter = reporter
+        self.open_page = open_page
+        self._load_catalog = load_catalog
+        self._open_repository = open_repository
+        self._open_journal = open_journal
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The brands shipped with the program, for naming devices."""
+        return self._load_catalog()
+
+    @cached_property
+    def index(self) -> MatchIndex:
+        """The shipped brands, arranged for matching."""
+        return MatchIndex(self.catalog.brands)
+
+    @cached_property
+    def facts(self) -> HostFacts:
+        """Facts about the machine, read once."""
+        return self.host.facts()
+
+    @cached_property
+    def repository(self) -> Repository:
+        """The signed repository, refreshed once before its first use."""
+        repository = self._open_repository()
+        self.reporter.stage("Fetching signed data")
+        repository.refresh()
+        return repository
+
+    @cached_property
+    def journal(self) -> "Journal":
+        """The record of what was done."""
+        return self._open_journal()

@@ -1,0 +1,1 @@
+"""Faces of Keyfit. The only layer that prints, asks or exits."""

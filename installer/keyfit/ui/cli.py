@@ -1,0 +1,99 @@
+"""The command line: `keyfit`. Commands are imported when they are called, so that each starts as fast as it can."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from keyfit import __version__
+from keyfit.app.context import Context
+from keyfit.errors import KeyfitError, Outcome
+from keyfit.model.result import Message, OperationResult
+from keyfit.ports import Reporter
+from keyfit.ui.options import Options, common, merge
+from keyfit.ui.output import emit, failure
+
+COMMANDS = {
+    "devices": "the tokens plugged in, what they need and whether it is there",
+    "plan": "what install would change and why, without changing anything",
+    "install": "install the driver of the token that is plugged in",
+    "apply": "carry out a saved plan and nothing else",
+    "verify": "prove that the token works, or name the first broken link",
+    "certificate": "the certificate on the token and where to get one",
+    "uninstall": "take back all that was installed for a brand",
+    "repair": "make the machine match the record again",
+    "history": "what was done when, with what result",
+    "recover": "finish or take back an interrupted change",
+}
+"""Command -> one line for the list. Each lies in `keyfit.ui.commands.<name>` as `command`."""
+
+Compose = Callable[[Options, Reporter], Context]
+
+
+class Session:
+    """What the commands share: the options, and how to make the ports from them."""
+
+    def __init__(self, options: Options, compose: Compose) -> None:
+        self.options = options
+        self.compose = compose
+        self.command = "keyfit"
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"keyfit.ui.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="keyfit")
+@common
+@click.pass_obj
+def cli(session: Session, **given: Any) -> None:
+    """Recognises a USB crypto token, installs its driver from signed data and proves that it works.
+
+    Example: keyfit install
+    """
+    merge(session.options, given)
+
+
+def run(arguments: list[str], options: Options, compose: Compose) -> int:
+    """Run one command and return its exit code. The only place where errors become text."""
+    session = Session(options, compose)
+    options.json = "--json" in arguments
+    command = next((a for a in arguments if a in COMMANDS), "keyfit")
+    try:
+        code = cli.main(arguments, prog_name="keyfit", standalone_mode=False, obj=session)
+        return code if isinstance(code, int) else 0
+    except KeyfitError as error:
+        return emit(failure(command, error), options)
+    except click.exceptions.Abort:
+        return emit(_ended(command, Outcome.CANCELLED, "cancelled", "Cancelled; nothing was changed."), options)
+    except KeyboardInterrupt:
+        return emit(_ended(command, Outcome.CANCELLED, "cancelled", "Cancelled."), options)
+    except click.ClickException as error:
+        hint = f"See `{error.ctx.command_path} --help`." if isinstance(error, click.UsageError) and error.ctx else ""
+        return emit(_ended(command, Outcome.USAGE, "usage", error.format_message(), hint), options)
+    except BrokenPipeError:
+        return 0
+
+
+def _ended(command: str, outcome: Outcome, code: str, text: str, hint: str = "") -> OperationResult:
+    return OperationResult(command=command, outcome=outcome,
+                           messages=(Message(level="error", code=code, text=text, hint=hint),))

@@ -1,0 +1,23 @@
+"""keyfit repair."""
+
+from typing import Any
+
+import click
+
+from keyfit.app import maintain
+from keyfit.ui.cli import Session
+from keyfit.ui.commands.install import reporter
+from keyfit.ui.options import common, merge
+from keyfit.ui.output import emit
+
+
+@click.command(epilog="Example: keyfit repair")
+@click.argument("brand", required=False)
+@common
+@click.pass_obj
+def command(session: Session, brand: str | None, **given: Any) -> int:
+    """Make the machine match the record again."""
+    options = session.options
+    merge(options, given)
+    context = session.compose(options, reporter(options, yes=True, silent=False))
+    return emit(maintain.repair(context, brand), options)

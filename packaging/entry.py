@@ -1,0 +1,5 @@
+"""Start of the frozen program."""
+
+from keyfit.__main__ import main
+
+main()

@@ -1,0 +1,108 @@
+"""From brand data and facts to a plan."""
+
+import msgspec
+import pytest
+
+from keyfit.core.conditions import fits, version_holds
+from keyfit.core.plan import draft, finish, plan_id
+from keyfit.model.catalog import CcidListEntry, Condition, Conflict, Service
+from keyfit.model.plan import DistributionPackages, PackageFile
+from tests.sim.brands import LINUX, SOURCES, a_brand, a_device, a_match, a_module, a_package, facts
+
+ENTRY = CcidListEntry(id="entry", id_vendor=0x1234, id_product=1, friendly_name="Acme One", on=LINUX,
+                      reason={"en": "libccid does not know it"}, sources=SOURCES)
+SERVICE = Service(id="pcscd", unit="pcscd.socket", on=LINUX, reason={"en": "PC/SC"}, sources=SOURCES)
+BRAND = a_brand("acme", a_match(id_vendor=0x1234, id_product=1),
+                package=(a_package("pcscd"), a_package("libacme"), a_package("libacme", "deb", id="libacme-file")),
+                patch=(ENTRY, SERVICE), module=(a_module(),))
+
+
+def test_packages_come_first_then_patches_then_registration() -> None:
+    made = finish(draft(BRAND, None, a_device(), facts(browsers=("firefox", "chromium")), target="t", installed=()), ())
+
+    assert [s.kind for s in made.steps] == [
+        "distribution-package", "ccid-list-entry", "service", "p11-kit-module", "firefox-policy", "nss-module"]
+    assert made.steps[0].change == DistributionPackages(manager="apt", names=("pcscd", "libacme"))
+    assert all(s.reason and s.undo and s.action for s in made.steps)
+
+
+def test_into_a_tree_the_file_is_taken_and_what_needs_a_running_system_is_left_out() -> None:
+    tree = facts(root="/tmp/tree", package_managers=("dpkg",), running_services=False)
+
+    made = finish(draft(BRAND, None, a_device(), tree, target="t", installed=()), ())
+
+    changes = [s.change for s in made.steps]
+    assert isinstance(changes[0], PackageFile)
+    assert changes[0].name == "libacme"
+    assert [s.kind for s in made.steps] == ["package-file", "ccid-list-entry", "p11-kit-module"]
+    assert any("pcscd" in text for text in made.satisfied)
+    assert made.blocked == ()
+
+
+def test_what_is_there_already_is_left_out_and_named() -> None:
+    made = finish(draft(BRAND, None, a_device(), facts(), target="t", installed=()), {"packages"})
+
+    assert "packages" not in [s.id for s in made.steps]
+    assert any("pcscd, libacme" in text and "already" in text for text in made.satisfied)
+
+
+def test_a_brand_without_a_package_for_this_system_is_blocked() -> None:
+    only_windows = a_brand("acme", package=(a_package("x", "msi", on=Condition(system="windows")),))
+
+    made = finish(draft(only_windows, None, None, facts(), target="t", installed=()), ())
+
+    assert [b.code for b in made.blocked] == ["no-driver-for-system"]
+    assert "debian 12 on amd64" in made.blocked[0].text
+
+
+def test_a_conflicting_package_blocks_the_plan() -> None:
+    brand = a_brand("acme", conflict=(Conflict(package="rival", reason={"en": "holds the token"}, sources=SOURCES),))
+
+    assert [b.code for b in draft(brand, None, None, facts(), target="t", installed={"rival"}).blocked] == ["conflict"]
+    assert draft(brand, None, None, facts(), target="t", installed={"other"}).blocked == ()
+
+
+@pytest.mark.parametrize(("plugged", "waits"), [(True, ["unplug", "plug-in"]), (False, ["plug-in"])])
+def test_a_brand_that_wants_its_driver_first_asks_to_unplug(plugged: bool, waits: list[str]) -> None:
+    brand = msgspec.structs.replace(BRAND, insert_order="unplug-before-install")
+
+    made = finish(draft(brand, None, a_device() if plugged else None, facts(), target="t", installed=()), ())
+
+    assert [w.kind for w in made.waits] == waits
+    assert made.waits[-1].before == "verify"
+
+
+def test_nothing_to_do_asks_for_nothing() -> None:
+    brand = msgspec.structs.replace(BRAND, insert_order="unplug-before-install")
+    wanted = draft(brand, None, a_device(), facts(), target="t", installed=())
+
+    made = finish(wanted, {s.id for s in wanted.steps})
+
+    assert made.steps == ()
+    assert made.waits == ()
+
+
+def test_the_id_is_the_hash_of_the_content_and_survives_saving() -> None:
+    made = finish(draft(BRAND, None, a_device(), facts(), target="t", installed=()), ())
+    loaded = msgspec.json.decode(msgspec.json.encode(made), type=type(made))
+
+    assert plan_id(loaded) == made.id
+    assert plan_id(msgspec.structs.replace(loaded, sequence=2)) != made.id
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "version", "holds"),
+    [("", "", True), (">=12", "12", True), (">=12", "11.9", False), (">=12,<14", "13.1", True),
+     (">=12,<14", "14", False), ("==12", "12.0", True), (">=12", "sid", False),
+     (">=22.04", "24.04", True), (">=12", "²", False)])
+def test_version_comparisons(comparisons: str, version: str, holds: bool) -> None:
+    assert version_holds(comparisons, version) is holds
+
+
+def test_a_condition_on_debian_also_fits_what_is_like_debian() -> None:
+    condition = Condition(system="linux", distribution=("debian",), version=">=12")
+
+    assert fits(condition, facts())
+    assert not fits(condition, facts(version="11"))
+    assert fits(condition, facts(distribution="mint", distribution_like=("debian",), version="6"))
+    assert not fits(condition, facts(distribution="fedora", distribution_like=(), version="40"))
