@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from keyfit.engine.journal import Journal
 
 from keyfit.app.context import Context
-from keyfit.engine.journal import Journal
 from keyfit.errors import HostError, NetworkError, TrustError
 from keyfit.model.catalog import Brand, Catalog, Manifest, Payload, brand_target, device_target
 from keyfit.model.certificate import ModuleReport, Reader
@@ -33,7 +33,7 @@ class SimBus:
 
     def __init__(self, clock: SimClock, *devices: UsbDevice) -> None:
         self.plugged = list(devices)
-        self.script: list[Callable[["SimBus"], None]] = []
+        self.script: list[Callable[[SimBus], None]] = []
         self.waits = 0
         self._clock = clock
 
