@@ -145,6 +145,13 @@ class RecordedDevice:
         self._pipes.cancel(tag)
 
 
+def recorded_device(
+    record: str, serial: str | None = None, strings: bool = True, card: Card | None = None
+) -> RecordedDevice:
+    """Make the device of a record given as JSON; the server's factory when no other is named."""
+    return RecordedDevice(UsbRecord.from_json(record), serial=serial, strings=strings, card=card)
+
+
 class _Pipes:
     """IN endpoints: data that waits for a read, and reads that wait for data."""
 

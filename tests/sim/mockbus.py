@@ -76,6 +76,23 @@ class CardSpec:
         return {"atr": atr.hex(), "replies": replies}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSpec:
+    """A simulated device with an inside of its own, in place of a record's.
+
+    Attributes:
+        factory: "package.module:callable" giving a `ccidmodel.DeviceModel`, made in the server process.
+        options: keyword arguments for it, as JSON can carry them.
+    """
+
+    factory: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the form that the server reads."""
+        return {"factory": self.factory, "options": dict(self.options)}
+
+
 DEFAULT_CARD = CardSpec()
 
 
@@ -202,6 +219,12 @@ class MockBus:
             "card": card.to_wire(record) if card is not None and ccid else None,
         }
         return self._plug(record, serial, model if strings or ccid else None, bus, port)
+
+    def add_device(
+        self, record: UsbRecord, device: DeviceSpec, *, serial: str | None = None, bus: int | None = None
+    ) -> UsbLocation:
+        """Plug in a simulated device: sysfs shows `record` (see `UsbRecord.from_descriptors`), `device` answers."""
+        return self._plug(record, serial, device.to_wire(), bus, None)
 
     def _plug(
         self, record: UsbRecord, serial: str | None, model: dict[str, Any] | None, bus: int | None, port: int | None

@@ -16,9 +16,8 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
-from tests.sim.ccidmodel import Card, DeviceModel, RecordedDevice, ScriptedCard
+from tests.sim.ccidmodel import Card, DeviceModel, RecordedDevice, ScriptedCard, recorded_device
 from tests.sim.usbfs import UsbfsNode
-from tests.sim.usbrecords import UsbRecord
 
 Request = dict[str, Any]
 
@@ -91,12 +90,7 @@ class Server:
 def _model(request: Request) -> DeviceModel:
     if "factory" in request:
         return load_factory(request["factory"])(**request["options"])  # type: ignore[no-any-return]
-    return RecordedDevice(
-        UsbRecord.from_json(request["record"]),
-        serial=request["serial"],
-        strings=request["strings"],
-        card=_card(request["card"]),
-    )
+    return recorded_device(request["record"], request["serial"], request["strings"], _card(request["card"]))
 
 
 def _card(request: Request | None) -> Card | None:

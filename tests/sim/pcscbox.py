@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -44,9 +45,11 @@ for name in etc usr var; do
 done
 mount -t tmpfs box /run
 mkdir -p /run/lock /run/pcscd
-# no package may start a service here (Debian policy 9.3.3.1, invoke-rc.d)
-printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
-chmod 755 /usr/sbin/policy-rc.d
+if [ "$3" = root ]; then
+    # no package may start a service here (Debian policy 9.3.3.1, invoke-rc.d)
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+fi
 if [ "$2" = own-network ]; then
     # room for bursts of uevents; see MockBus. The limit is the namespace's own
     [ ! -w /proc/sys/net/unix/max_dgram_qlen ] || echo 4096 > /proc/sys/net/unix/max_dgram_qlen
@@ -78,7 +81,8 @@ class PcscBox:
     """A private machine on a `MockBus`. A context manager; leaving it ends every process in it."""
 
     def __init__(self, bus: MockBus, *, own_network: bool = True) -> None:
-        """Set the namespaces up. Without root a user namespace is tried.
+        """Set the namespaces up. Without root a user namespace is tried: pcscd runs in it, but /etc, /usr and /var
+        cannot be written to, because their owner has no number there.
 
         Args:
             bus: the fake bus that programs in the box see.
@@ -89,7 +93,8 @@ class PcscBox:
         """
         self._bus = bus
         self._pcscd: subprocess.Popen[str] | None = None
-        self._log: IO[str] = tempfile.TemporaryFile("w+", errors="replace")
+        self._log, log_name = tempfile.mkstemp(prefix="keyfit-pcscd-", suffix=".log")
+        self._log_path = Path(log_name)
         self._store = tempfile.mkdtemp(prefix="keyfit-box-")
         unprivileged = os.geteuid() != 0
         flags = ["--mount", "--propagation", "private", *(["--net"] if own_network else [])]
@@ -99,7 +104,7 @@ class PcscBox:
             self._enter += ["--user", "--preserve-credentials"]
         network = "own-network" if own_network else "host-network"
         self._holder = subprocess.Popen(
-            ["unshare", *flags, "sh", "-c", _SETUP, "box", self._store, network],
+            ["unshare", *flags, "sh", "-c", _SETUP, "box", self._store, network, "user" if unprivileged else "root"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -122,9 +127,10 @@ class PcscBox:
         """End pcscd and whatever else runs in the box, and let go of its file systems."""
         self.stop_pcscd()
         for pid in self._processes():
-            os.kill(pid, signal.SIGKILL)
+            _kill(pid)
         self._holder.communicate()
-        self._log.close()
+        os.close(self._log)
+        self._log_path.unlink()
         if Path(self._store).is_dir():
             Path(self._store).rmdir()
 
@@ -170,13 +176,15 @@ class PcscBox:
         """Start pcscd, or start it again: drivers and their lists of ids are read at its start only.
 
         Raises:
-            PcscBoxError: there is no pcscd.
+            PcscBoxError: there is no pcscd, or it cannot be started.
         """
         self.stop_pcscd()
         if not Path(PCSCD).exists():
             raise PcscBoxError(f"{PCSCD} is not there; {INSTALL_HINT}")
         command = [SYSTEM_PYTHON, _LAUNCH, PCSCD_SOCKET, PCSCD, "--foreground", "--debug", *arguments]
-        self._pcscd = self.popen(command, stdout=self._log, stderr=self._log)
+        self._pcscd = self.popen(command, stdout=subprocess.PIPE, stderr=self._log)
+        if self._pcscd.stdout is None or self._pcscd.stdout.readline() != "listening\n":
+            raise PcscBoxError(f"pcscd cannot be started: {self.pcscd_log[-2000:]}")
 
     def stop_pcscd(self) -> None:
         """Stop pcscd and wait until it has ended."""
@@ -193,8 +201,7 @@ class PcscBox:
     @property
     def pcscd_log(self) -> str:
         """What pcscd wrote in this box, over all its starts."""
-        self._log.seek(0)
-        return self._log.read()
+        return self._log_path.read_text(errors="replace")
 
     def readers(
         self, *, count: int | None = None, cards: int | None = None, timeout_s: float = 20.0
@@ -223,6 +230,21 @@ class PcscBox:
         if done.returncode:
             raise PcscBoxError(f"{done.stderr.strip()}\n{self.pcscd_log[-2000:]}")
         return tuple(bytes.fromhex(response) for response in json.loads(done.stdout))
+
+
+def _kill(pid: int) -> None:
+    """Kill a process and wait until it has ended, child of ours or not (Linux pidfd_open(2))."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        select.select([handle], [], [], 10)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def _namespace(pid: int) -> str | None:

@@ -1,7 +1,8 @@
 """Starts pcscd the way systemd does, with its socket already listening: `pcscdlaunch.py SOCKET PCSCD ARGUMENT...`
 
-Clients may therefore connect at once and wait in the queue until pcscd is up: nobody has to poll for it.
-Protocol: sd_listen_fds(3). For the system's own Python.
+It says "listening" on standard output, which from then on goes where standard error goes. Clients may connect from
+then on and wait in the queue until pcscd is up: nobody has to poll for it. Protocol: sd_listen_fds(3). For the
+system's own Python.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(_FIRST_PASSED_FILE, True)
     else:
         os.dup2(listener.fileno(), _FIRST_PASSED_FILE, inheritable=True)
+    print("listening", flush=True)
+    os.dup2(2, 1)
     os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
     os.execv(command[0], command)
 

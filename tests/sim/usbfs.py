@@ -6,6 +6,7 @@ Only for the fake bus's server process. Numbers and layouts: linux/include/uapi/
 from __future__ import annotations
 
 import errno
+import importlib
 import struct
 from typing import Any
 
@@ -39,6 +40,10 @@ _ACCEPTED = frozenset(
 )
 _CAPABILITIES = 0x01 | 0x04
 """ZERO_PACKET and NO_PACKET_SIZE_LIM: libusb then does not split transfers."""
+_REAP_HOLD_MS = 10
+"""The real node tells poll() when something can be reaped; this one is a plain file, always ready, and libusb would
+ask without end. So "nothing yet" is held back until there is something, at most that long. While there is traffic it
+is 1 ms only: umockdev lets a second thread of the client submit nothing meanwhile."""
 _TYPE_INTERRUPT, _TYPE_CONTROL, _TYPE_BULK = 1, 2, 3
 
 
@@ -70,12 +75,26 @@ class _OpenFile:
     def __init__(self) -> None:
         self.done: list[_Urb] = []
         self.waiting: list[_Urb] = []
+        self.reaping: Any = None
+        self.idle_reaps = 0
 
     def complete(self, urb: _Urb, status: int, actual: int) -> None:
         if urb in self.waiting:
             self.waiting.remove(urb)
         urb.finish(status, actual)
         self.done.append(urb)
+        self.answer_reap(errno.EAGAIN)
+
+    def answer_reap(self, error: int) -> None:
+        """Give the client that is asking the oldest finished block, or the error if there is none."""
+        client, self.reaping = self.reaping, None
+        if client is None:
+            return
+        if self.done:
+            client.get_property("arg").resolve(0, 8).set_ptr(0, self.done.pop(0).block)
+            client.complete(0, 0)
+        else:
+            client.complete(-1, error)
 
 
 class UsbfsNode:
@@ -85,6 +104,7 @@ class UsbfsNode:
         self.model = model
         self._files: dict[int, _OpenFile] = {}
         self._gone = False
+        self._glib: Any = importlib.import_module("gi.repository.GLib")
 
     def unplug(self) -> None:
         """Fail what is waiting, and every later request, as the kernel does when a device is pulled."""
@@ -93,8 +113,11 @@ class UsbfsNode:
     def handle(self, _handler: object, client: Any) -> bool:
         """Answer one ioctl. True: it was answered, umockdev need not look further."""
         file = self._file(client)
-        result, error = self._answer(file, client.get_property("request"), client.get_property("arg"))
-        client.complete(result, error)
+        request = client.get_property("request")
+        if request in (_REAP, _REAP_NO_DELAY):
+            self._reap(file, client)
+        else:
+            client.complete(*self._answer(file, request, client.get_property("arg")))
         return True
 
     def _file(self, client: Any) -> _OpenFile:
@@ -105,8 +128,6 @@ class UsbfsNode:
         return self._files[key]
 
     def _answer(self, file: _OpenFile, request: int, arg: Any) -> tuple[int, int]:
-        if request in (_REAP, _REAP_NO_DELAY):
-            return self._reap(file, arg)
         if self._gone:
             return -1, errno.ENODEV
         if request in _ACCEPTED:
@@ -121,14 +142,25 @@ class UsbfsNode:
             return 0, 0
         return -1, errno.ENODATA if request == _GET_DRIVER else errno.ENOTTY
 
-    def _reap(self, file: _OpenFile, arg: Any) -> tuple[int, int]:
+    def _reap(self, file: _OpenFile, client: Any) -> None:
         if self._gone:
             for urb in tuple(file.waiting):
                 file.complete(urb, -errno.ESHUTDOWN, 0)
-        if not file.done:
-            return -1, errno.ENODEV if self._gone else errno.EAGAIN
-        arg.resolve(0, 8).set_ptr(0, file.done.pop(0).block)
-        return 0, 0
+        file.reaping = client
+        if file.done or self._gone:
+            file.answer_reap(errno.ENODEV)
+            return
+
+        def give_up() -> bool:
+            if file.reaping is client:
+                file.answer_reap(errno.ENODEV if self._gone else errno.EAGAIN)
+            return False
+
+        # in the handler's own context, so that everything about one device stays in one thread
+        file.idle_reaps += 1
+        source = self._glib.timeout_source_new(min(1 + file.idle_reaps // 20, _REAP_HOLD_MS))
+        source.set_callback(lambda *_: give_up())
+        source.attach(self._glib.MainContext.ref_thread_default())
 
     def _discard(self, file: _OpenFile, address: int) -> tuple[int, int]:
         for urb in file.waiting:
@@ -139,6 +171,7 @@ class UsbfsNode:
         return -1, errno.EINVAL
 
     def _submit(self, file: _OpenFile, urb: _Urb) -> None:
+        file.idle_reaps = 0
         number, to_host = urb.endpoint & 0x0F, bool(urb.endpoint & 0x80)
         if urb.type == _TYPE_CONTROL:
             self._control(file, urb)

@@ -23,12 +23,10 @@ MAX_DEVICES_PER_BUS = 126
 """A USB address has seven bits; 0 is for new devices, 1 is the root hub (USB 2.0, section 9.4.6)."""
 
 _ROOT_HUB_DESCRIPTORS = bytes.fromhex(
-    "12010002090001406b1d0200150603020101"
-    "09021900010100e000"
-    "090400000109000000"
-    "0705810304000c"
+    "12010002090001406b1d020015060302010109021900010100e0000904000001090000000705810304000c"
 )
 """Linux's own root hub: 1d6b:0002, one interrupt endpoint (linux/drivers/usb/core/hcd.c, usb2_rh_dev_descriptor)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsbLocation:
@@ -162,7 +160,8 @@ def _device_uevent(where: UsbLocation, product: str, device_type: str) -> Proper
 def _udev_properties(record: UsbRecord, serial: str | None) -> Properties:
     vendor, model = f"{record.id_vendor:04x}", f"{record.id_product:04x}"
     classes = "".join(
-        f"{i.b_interface_class:02x}{i.b_interface_sub_class:02x}{i.b_interface_protocol:02x}:" for i in record.interfaces
+        f"{i.b_interface_class:02x}{i.b_interface_sub_class:02x}{i.b_interface_protocol:02x}:"
+        for i in record.interfaces
     )
     found = [
         ("ID_BUS", "usb"),

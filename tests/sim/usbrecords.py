@@ -57,7 +57,13 @@ class UsbInterfaceRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsbRecord:
-    """A recorded device. Text may hold lone surrogates: they stand for bytes that are no UTF-8 (PEP 383)."""
+    """A recorded device. Text may hold lone surrogates: they stand for bytes that are no UTF-8 (PEP 383).
+
+    Attributes:
+        kind: "token", "reader" or "keyboard".
+        source: the file it was recorded in.
+        raw_descriptors: the device's own descriptors, if they are known as a whole; `descriptors` then gives these.
+    """
 
     id_vendor: int
     id_product: int
@@ -67,6 +73,7 @@ class UsbRecord:
     interfaces: tuple[UsbInterfaceRecord, ...]
     kind: str = "reader"
     source: str = ""
+    raw_descriptors: bytes = b""
 
     @property
     def ids(self) -> str:
@@ -96,6 +103,7 @@ class UsbRecord:
             interfaces=tuple(_interface_from_json(item) for item in raw["interfaces"]),
             kind=raw.get("kind", "reader"),
             source=raw.get("file", ""),
+            raw_descriptors=bytes.fromhex(raw.get("descriptors", "")),
         )
 
     def to_json(self) -> str:
@@ -110,8 +118,47 @@ class UsbRecord:
                 "kind": self.kind,
                 "file": self.source,
                 "interfaces": [_interface_to_json(item) for item in self.interfaces],
+                "descriptors": self.raw_descriptors.hex(),
             }
         )
+
+    @classmethod
+    def from_descriptors(cls, raw: bytes, manufacturer: str | None, product: str | None) -> UsbRecord:
+        """Make a record of a simulated device from its device and configuration descriptor.
+
+        Raises:
+            struct.error, IndexError: they are cut short.
+        """
+        vendor, product_id, release = struct.unpack_from("<HHH", raw, 8)
+        return cls(
+            id_vendor=vendor,
+            id_product=product_id,
+            bcd_device=release,
+            manufacturer=manufacturer,
+            product=product,
+            interfaces=tuple(_parse_interfaces(raw)),
+            kind="token",
+            source="simulated",
+            raw_descriptors=raw,
+        )
+
+
+def _parse_interfaces(raw: bytes) -> Iterator[UsbInterfaceRecord]:
+    position = 18 + raw[18]
+    while position < len(raw):
+        length, kind = raw[position], raw[position + 1]
+        if kind == 4 and raw[position + 3] == 0:
+            extra = position + length
+            has_extra = extra < len(raw) and raw[extra + 1] == 0x21
+            yield UsbInterfaceRecord(
+                b_interface_number=raw[position + 2],
+                b_num_endpoints=raw[position + 4],
+                b_interface_class=raw[position + 5],
+                b_interface_sub_class=raw[position + 6],
+                b_interface_protocol=raw[position + 7],
+                class_descriptor=raw[extra : extra + raw[extra]] if has_extra else b"",
+            )
+        position += max(length, 1)
 
 
 def _interface_from_json(raw: dict[str, Any]) -> UsbInterfaceRecord:
@@ -189,8 +236,11 @@ def descriptors(record: UsbRecord, serial: bool) -> bytes:
         record: the device.
         serial: whether the device has a serial number (string index 3).
 
-    Layout: USB 2.0, sections 9.6.1 (device), 9.6.3 (configuration), 9.6.5 (interface), 9.6.6 (endpoint).
+    Where they are not known as a whole they are laid out by USB 2.0, sections 9.6.1 (device), 9.6.3 (configuration),
+    9.6.5 (interface) and 9.6.6 (endpoint).
     """
+    if record.raw_descriptors:
+        return record.raw_descriptors
     body = bytearray()
     numbers = iter(range(1, 16))
     for item in record.interfaces:

@@ -56,7 +56,7 @@ def _publishable(node: Any) -> Any:
         return [_publishable(item) for item in node]
     if not isinstance(node, dict):
         return node
-    out = {}
+    out: dict[str, Any] = {}
     for key, value in node.items():
         if key == "pattern" and isinstance(value, str):
             out[key] = value.removesuffix("\\Z") + "$" if value.endswith("\\Z") else value

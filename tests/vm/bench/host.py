@@ -1,0 +1,128 @@
+"""The machine the bench runs on: its programs, its package mirror, and the cache of what was built."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+BENCH = Path(__file__).resolve().parent
+
+REQUIRED_PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
+    "cpio": "cpio",
+    "busybox": "busybox-static",
+    "dpkg-scanpackages": "dpkg-dev",
+    "setpriv": "util-linux",
+    "tar": "tar",
+}
+"""Program, and the Debian package it comes from. `install-packages.sh` reads this table."""
+
+
+class BenchError(Exception):
+    """The bench itself failed; nothing is said about the program under test."""
+
+
+def cache_folder() -> Path:
+    """The folder of built images and frozen states: $KEYFIT_VM_CACHE, or build/vm in the checkout."""
+    folder = Path(os.environ.get("KEYFIT_VM_CACHE") or CHECKOUT / "build" / "vm")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def missing_packages() -> list[str]:
+    """Debian packages of which a needed program is not in the path, sorted."""
+    search = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    return sorted({package for name, package in REQUIRED_PROGRAMS.items() if shutil.which(name, path=search) is None})
+
+
+def check_host() -> None:
+    """Raise a BenchError that says what to do, unless everything needed is here."""
+    missing = missing_packages()
+    if missing:
+        raise BenchError(f"not installed: {' '.join(missing)}; run tests/vm/install-packages.sh")
+
+
+def run(command: Sequence[str | Path], *, log: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    """Run a program to its end and return its standard output.
+
+    Args:
+        command: Program and arguments.
+        log: File that gets both outputs appended instead; the return value is then empty.
+        env: Variables added to this process's.
+
+    Raises:
+        BenchError: With the end of its output, when the program fails.
+    """
+    argv = [str(part) for part in command]
+    environment = {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin", **(env or {})}
+    if log is None:
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, errors="replace", check=False)
+        output, complaint = done.stdout, done.stdout + done.stderr
+    else:
+        with log.open("ab") as file:
+            file.write(f"$ {' '.join(argv)}\n".encode())
+            file.flush()
+            done_bytes = subprocess.run(argv, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
+        output, complaint = "", log.read_text(errors="replace")
+        if done_bytes.returncode == 0:
+            return output
+        raise BenchError(f"{argv[0]} ended with {done_bytes.returncode}:\n{complaint[-3000:]}")
+    if done.returncode != 0:
+        raise BenchError(f"{argv[0]} ended with {done.returncode}:\n{complaint[-3000:]}")
+    return output
+
+
+def digest(*parts: str | bytes | Path) -> str:
+    """A short key for what something is made of: text, bytes, and the content of files or folders."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            for path in sorted(part.rglob("*")) if part.is_dir() else [part]:
+                if path.is_file() and "__pycache__" not in path.parts:
+                    total.update(str(path.relative_to(part.parent)).encode() + b"\0" + path.read_bytes())
+        else:
+            total.update(part.encode() if isinstance(part, str) else part)
+        total.update(b"\0")
+    return total.hexdigest()[:16]
+
+
+@cache
+def qemu_version() -> str:
+    """First line of `qemu-system-x86_64 --version`: frozen states belong to one QEMU."""
+    return run(["qemu-system-x86_64", "--version"]).splitlines()[0]
+
+
+@contextmanager
+def built_once(name: str) -> Iterator[tuple[Path, bool]]:
+    """Give the cache folder `name`, and whether it still has to be filled.
+
+    While it is being filled the path is a scratch folder, which takes its final name only when the block ends
+    without an exception. Other processes that want a folder of the cache wait.
+    """
+    cache_root = cache_folder()
+    final = cache_root / name
+    with (cache_root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if final.is_dir():
+            yield final, False
+            return
+        for leftover in cache_root.glob(".building-*"):  # of a build that was killed; nobody else is building now
+            shutil.rmtree(leftover)
+        scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=cache_root))
+        scratch.chmod(0o755)
+        try:
+            yield scratch, True
+            scratch.rename(final)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
