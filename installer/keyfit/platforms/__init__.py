@@ -1,0 +1,41 @@
+"""The one switch on the operating system. Adaptors are imported when they are asked for."""
+
+import sys
+from collections.abc import Callable
+
+from keyfit.errors import UnsupportedError
+from keyfit.ports import Host, UsbBus
+
+
+def usb_bus() -> UsbBus:
+    """The bus of this machine."""
+    if sys.platform == "linux":
+        from keyfit.platforms.linux.sysfs import SysfsUsbBus
+
+        return SysfsUsbBus()
+    from keyfit.platforms.libusb import LibusbUsbBus
+
+    return LibusbUsbBus()
+
+
+def host(root: str) -> Host:
+    """The machine below `root`.
+
+    Raises:
+        UnsupportedError: there is no adaptor for this operating system yet.
+    """
+    if sys.platform == "linux":
+        from keyfit.platforms.linux.host import LinuxHost
+
+        return LinuxHost(root)
+    raise UnsupportedError("system", f"Keyfit cannot change a {sys.platform} system yet.",
+                           hint="Use the driver disk or page that came with the token.")
+
+
+def browser_opener() -> Callable[[str], bool]:
+    """Opens a page in the user's browser; the answer is False if there is no graphical session."""
+    if sys.platform == "linux":
+        from keyfit.platforms.linux.browser import open_page
+
+        return open_page
+    return lambda page: False

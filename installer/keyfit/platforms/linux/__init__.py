@@ -1,0 +1,1 @@
+"""Linux: the bus from sysfs, the machine by its own tools."""
