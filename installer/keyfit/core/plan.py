@@ -75,6 +75,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     blocked: tuple[Blocked, ...]
     notes: tuple[str, ...]
     modules: tuple[ModuleUse, ...]
+    needs: tuple[str, ...]
 
 
 def draft(brand: Brand, model: Model | None, device: UsbDevice | None, facts: HostFacts, *, target: str,
@@ -103,6 +104,7 @@ def draft(brand: Brand, model: Model | None, device: UsbDevice | None, facts: Ho
         brand=brand, model=model, device=device, facts=facts, target=target, steps=tuple(steps),
         blocked=tuple(blocked), notes=tuple(notes),
         modules=tuple(ModuleUse(name=m.name, path=m.path) for m in modules),
+        needs=tuple(sorted(p.name for p in chosen)),
     )
 
 
@@ -126,6 +128,7 @@ def finish(plan_draft: Draft, satisfied: Collection[str]) -> Plan:
         restart=False,
         blocked=plan_draft.blocked,
         satisfied=here + plan_draft.notes,
+        needs=plan_draft.needs,
         modules=plan_draft.modules,
         handoff=brand.hand_off,
     )

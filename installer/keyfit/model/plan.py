@@ -162,6 +162,8 @@ class Plan(Struct, frozen=True, kw_only=True):
         restart: True if the machine has to be restarted to finish.
         waits: in order; empty if the token may stay plugged in.
         satisfied: what was looked at and needs no change, in plain words.
+        needs: names of all the packages that the brand asks for, whether they were there already or not, so that taking
+            another brand back leaves them alone.
     """
 
     id: str
@@ -178,5 +180,6 @@ class Plan(Struct, frozen=True, kw_only=True):
     restart: bool
     blocked: tuple[Blocked, ...]
     satisfied: tuple[str, ...]
+    needs: tuple[str, ...]
     modules: tuple[ModuleUse, ...]
     handoff: HandOff | None

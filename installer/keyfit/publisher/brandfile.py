@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from keyfit.errors import DataError
 from keyfit.model.catalog import Brand
 from keyfit.publisher.schema import brand_schema
-from keyfit.publisher.toml_lines import KeyPath, bracket_depth, line_map, line_of
+from keyfit.publisher.toml_lines import KeyPath, line_map, line_of, line_too_deep
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -121,9 +121,9 @@ def _parse(text: str) -> tuple[dict[str, Any], str]:
     """(data, "") or ({}, "line: problem")."""
     import tomllib
 
-    depth, line = bracket_depth(text)
-    if depth > MAX_DEPTH:
-        return {}, f"{line}: expected at most {MAX_DEPTH} brackets inside each other, came {depth}"
+    line = line_too_deep(text, MAX_DEPTH)
+    if line:
+        return {}, f"{line}: expected at most {MAX_DEPTH} levels of nesting, came more"
     try:
         return tomllib.loads(text), ""
     except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits

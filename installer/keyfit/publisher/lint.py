@@ -129,12 +129,10 @@ def _check_ids(file: _File) -> Iterator[Problem]:
             if value in ids[:index]:
                 yield file.error((name, index, "id"), f"expected an id of its own, {value!r} is taken")
     for index, model in enumerate(brand.model):
-        for field, names, known in (("packages", model.packages, lists["package"]),
-                                    ("patches", model.patches, lists["patch"])):
+        for field, what, names in (("packages", "package", model.packages), ("patches", "patch", model.patches)):
             for at, name in enumerate(names):
-                if name not in known:
-                    yield file.error(("model", index, field, at), f"expected the id of a {field[:-2]}, came {name!r}"
-                                     if field == "patches" else f"expected the id of a package, came {name!r}")
+                if name not in lists[what]:
+                    yield file.error(("model", index, field, at), f"expected the id of a {what}, came {name!r}")
 
 
 def _check_matches(file: _File) -> Iterator[Problem]:

@@ -16,15 +16,19 @@ _COMMENT = re.compile(r"#[^\n]*")
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SCALAR = re.compile(r"[^,\]}\n#]*")
-_PLAIN = re.compile(r"""[^"'\[\]{}#]+""")
+_PLAIN = re.compile(r"""[^"'\[\]{}#.=,\n]+""")
+
+_NESTING = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
-def bracket_depth(text: str) -> tuple[int, int]:
-    """Deepest nesting of brackets and braces outside strings and comments, and the line where it is reached.
+def line_too_deep(text: str, limit: int) -> int:
+    """Line where brackets outside strings and comments first nest deeper than `limit`, or a key has more dots than
+    that; 0 if there is none.
 
-    Works on any text: tomllib recurses, so this has to come first.
+    Works on any text. It has to come before tomllib, which recurses into brackets and takes time that grows with the
+    square of the dots in a key.
     """
-    depth = deepest = at = position = 0
+    depth = dots = position = 0
     while position < len(text):
         char = text[position]
         if char in "\"'":
@@ -32,14 +36,15 @@ def bracket_depth(text: str) -> tuple[int, int]:
             position = found.end() if found else position + 1
         elif char == "#":
             position = _end(_COMMENT, text, position)
-        elif char in "[]{}":
-            depth = max(0, depth + (1 if char in "[{" else -1))
-            if depth > deepest:
-                deepest, at = depth, position
+        elif char in "[]{}.=,\n":
+            depth = max(0, depth + _NESTING.get(char, 0))
+            dots = dots + 1 if char == "." else 0
+            if depth > limit or dots > limit:
+                return text.count("\n", 0, position) + 1
             position += 1
         else:
             position = _end(_PLAIN, text, position)
-    return deepest, text.count("\n", 0, at) + 1
+    return 0
 
 
 def line_map(text: str) -> dict[KeyPath, int]:

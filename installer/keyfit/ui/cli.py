@@ -65,7 +65,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="keyfit")
 @common
 @click.pass_obj
-def cli(session: Session, **given: Any) -> None:
+def cli(session: Session, /, **given: Any) -> None:
     """Recognises a USB crypto token, installs its driver from signed data and proves that it works.
 
     Example: keyfit install

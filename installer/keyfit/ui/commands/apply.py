@@ -19,7 +19,7 @@ from keyfit.ui.output import emit
 @click.option("--no-handoff", is_flag=True, help="Do not open the bank's page.")
 @common
 @click.pass_obj
-def command(session: Session, plan_file: Path, yes: bool, no_handoff: bool, **given: Any) -> int:
+def command(session: Session, /, plan_file: Path, yes: bool, no_handoff: bool, **given: Any) -> int:
     """Carry out a saved plan and nothing else; refused if it no longer fits the machine or the signed data."""
     options = session.options
     merge(options, given)

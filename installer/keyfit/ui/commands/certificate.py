@@ -23,7 +23,7 @@ DEFAULT_WAIT_S = 1800.0
               help="How long --wait waits (1800).")
 @common
 @click.pass_obj
-def command(session: Session, brand: str | None, open_page: bool, wait: bool, timeout: float, **given: Any) -> int:
+def command(session: Session, /, brand: str | None, open_page: bool, wait: bool, timeout: float, **given: Any) -> int:
     """State of the certificate on the token, the PIN rules, and where to get a certificate."""
     options = session.options
     merge(options, given)

@@ -27,7 +27,7 @@ STATES = {
 @click.option("--all", "all_devices", is_flag=True, help="Also USB devices that are no tokens.")
 @common
 @click.pass_obj
-def command(session: Session, explain: bool, all_devices: bool, **given: Any) -> int:
+def command(session: Session, /, explain: bool, all_devices: bool, **given: Any) -> int:
     """The tokens plugged in: brand, product, USB ids, the driver they need and whether it is there."""
     merge(session.options, given)
     context = session.compose(session.options, SilentReporter(False))

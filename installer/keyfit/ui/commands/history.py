@@ -15,7 +15,7 @@ from keyfit.ui.reporters import SilentReporter
 @click.command(epilog="Example: keyfit history")
 @common
 @click.pass_obj
-def command(session: Session, **given: Any) -> int:
+def command(session: Session, /, **given: Any) -> int:
     """What was done when, from which signed version, with what result."""
     merge(session.options, given)
     context = session.compose(session.options, SilentReporter(False))

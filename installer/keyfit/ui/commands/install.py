@@ -24,7 +24,7 @@ from keyfit.ui.reporters import SilentReporter, TerminalReporter, WaitingReporte
 @click.option("--source", metavar="DIR-OR-URL", help="Take the signed data from here, e.g. an offline kit.")
 @common
 @click.pass_obj
-def command(session: Session, brand: str | None, yes: bool, silent: bool, dry_run: bool, no_handoff: bool,
+def command(session: Session, /, brand: str | None, yes: bool, silent: bool, dry_run: bool, no_handoff: bool,
             source: str | None, **given: Any) -> int:
     """Detect the token, show the plan, ask once, patch, install, prove that it works, hand off."""
     options = session.options

@@ -20,7 +20,7 @@ from keyfit.ui.reporters import SilentReporter
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Save the plan here.")
 @common
 @click.pass_obj
-def command(session: Session, brand: str | None, out: Path | None, **given: Any) -> int:
+def command(session: Session, /, brand: str | None, out: Path | None, **given: Any) -> int:
     """Exactly what `install` would change and why, without changing anything."""
     merge(session.options, given)
     context = session.compose(session.options, SilentReporter(False))

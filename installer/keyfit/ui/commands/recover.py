@@ -14,7 +14,7 @@ from keyfit.ui.output import emit
 @click.command(epilog="Example: keyfit recover")
 @common
 @click.pass_obj
-def command(session: Session, **given: Any) -> int:
+def command(session: Session, /, **given: Any) -> int:
     """Finish or take back an interrupted change."""
     options = session.options
     merge(options, given)

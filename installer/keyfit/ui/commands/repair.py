@@ -15,7 +15,7 @@ from keyfit.ui.output import emit
 @click.argument("brand", required=False)
 @common
 @click.pass_obj
-def command(session: Session, brand: str | None, **given: Any) -> int:
+def command(session: Session, /, brand: str | None, **given: Any) -> int:
     """Make the machine match the record again."""
     options = session.options
     merge(options, given)

@@ -17,7 +17,7 @@ from keyfit.ui.output import emit
 @click.option("--silent", is_flag=True, help="No question and no output but errors.")
 @common
 @click.pass_obj
-def command(session: Session, brand: str, yes: bool, silent: bool, **given: Any) -> int:
+def command(session: Session, /, brand: str, yes: bool, silent: bool, **given: Any) -> int:
     """Take back all that Keyfit put there for a brand; what others put there is left alone."""
     options = session.options
     merge(options, given)

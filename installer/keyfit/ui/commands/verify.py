@@ -16,7 +16,7 @@ from keyfit.ui.reporters import SilentReporter
 @click.argument("brand", required=False)
 @common
 @click.pass_obj
-def command(session: Session, brand: str | None, **given: Any) -> int:
+def command(session: Session, /, brand: str | None, **given: Any) -> int:
     """Prove that the token works: bus, driver, reader, module, token, each browser; names the first broken link."""
     merge(session.options, given)
     context = session.compose(session.options, SilentReporter(False))

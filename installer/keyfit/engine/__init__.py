@@ -1,0 +1,1 @@
+"""Changes the machine: the journal, one module per kind of step, carrying out, undoing, recovering."""

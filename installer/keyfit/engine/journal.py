@@ -1,0 +1,228 @@
+"""The record of every change, in SQLite with full sync: what was there before is on disk before it is touched.
+
+A transaction is one plan being carried out, or taken back. Each step goes through intended -> done (-> undone); a transaction
+is "running" until it ends as "done", "undone" (taken back) or "removed" (uninstalled later). What is still "running" with no
+process holding the lock was interrupted.
+"""
+
+import json
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from keyfit.errors import HostError, StorageError
+from keyfit.filelock import file_lock
+from keyfit.model.plan import Plan
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS txn (
+  id INTEGER PRIMARY KEY, verb TEXT NOT NULL, brand TEXT NOT NULL, plan TEXT NOT NULL, state TEXT NOT NULL,
+  started TEXT NOT NULL, ended TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS step (
+  txn INTEGER NOT NULL REFERENCES txn(id), seq INTEGER NOT NULL, step_id TEXT NOT NULL, state TEXT NOT NULL,
+  before TEXT NOT NULL, after TEXT NOT NULL DEFAULT '{}', PRIMARY KEY (txn, seq));
+"""
+BUSY_TIMEOUT_S = 10.0
+
+
+class StepRecord(Struct, frozen=True, kw_only=True):
+    """One step of a transaction. `before` and `after` are what the step kind wrote down about the machine."""
+
+    seq: int
+    step_id: str
+    state: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """A transaction with its plan and the steps that were begun, in order. Times are ISO 8601 in UTC."""
+
+    id: int
+    verb: str
+    state: str
+    started: str
+    ended: str
+    message: str
+    plan: Plan
+    steps: tuple[StepRecord, ...]
+
+    def as_data(self) -> dict[str, Any]:
+        """For the `history` command."""
+        return {
+            "id": self.id, "started": self.started, "ended": self.ended, "verb": self.verb, "brand": self.plan.brand,
+            "result": self.state, "message": self.message, "target": self.plan.target, "sequence": self.plan.sequence,
+            "plan": self.plan.id, "steps": [{"id": s.step_id, "state": s.state} for s in self.steps],
+        }
+
+
+class Journal:
+    """The journal in a state directory, which is made if it is not there.
+
+    Raises:
+        StorageError: the directory cannot be written.
+        HostError: the database is damaged or of a newer version.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._dir = state_dir
+        self._file = state_dir / "journal.sqlite"
+        self._connection: sqlite3.Connection | None = None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the one lock that every change needs.
+
+        Raises:
+            BusyError: another process holds it.
+        """
+        self._make_directory()
+        with file_lock(self._dir / "lock"):
+            yield
+
+    def begin(self, verb: str, plan: Plan) -> int:
+        """A transaction starts; returns its number."""
+        with self._writing() as db:
+            cursor = db.execute("INSERT INTO txn (verb, brand, plan, state, started) VALUES (?, ?, ?, 'running', ?)",
+                                (verb, plan.brand, msgspec.json.encode(plan).decode(), _now()))
+            return int(cursor.lastrowid or 0)
+
+    def intend(self, txn: int, seq: int, step_id: str, before: dict[str, Any]) -> None:
+        """On disk before the step touches anything."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO step (txn, seq, step_id, state, before) VALUES (?, ?, ?, 'intended', ?)",
+                       (txn, seq, step_id, json.dumps(before)))
+
+    def done(self, txn: int, seq: int, after: dict[str, Any]) -> None:
+        """The step has had its effect."""
+        with self._writing() as db:
+            db.execute("UPDATE step SET state = 'done', after = ? WHERE txn = ? AND seq = ?", (json.dumps(after), txn, seq))
+
+    def undone(self, txn: int, seq: int, state: str = "undone") -> None:
+        """The step was taken back, or what others made of it was kept ("kept")."""
+        with self._writing() as db:
+            db.execute("UPDATE step SET state = ? WHERE txn = ? AND seq = ?", (state, txn, seq))
+
+    def finish(self, txn: int, state: str, message: str = "") -> None:
+        """The transaction ends as "done", "undone" or "removed"."""
+        with self._writing() as db:
+            db.execute("UPDATE txn SET state = ?, ended = ?, message = ? WHERE id = ?", (state, _now(), message, txn))
+
+    def open_transactions(self) -> tuple[Record, ...]:
+        """Those that were begun and have not ended, newest first."""
+        return tuple(reversed(self._records("state IN ('running', 'removing')")))
+
+    def mark_removing(self, txn: int) -> None:
+        """An uninstall begins; should it be cut off, it is gone on with."""
+        with self._writing() as db:
+            db.execute("UPDATE txn SET state = 'removing' WHERE id = ?", (txn,))
+
+    def records(self, brand: str | None = None) -> tuple[Record, ...]:
+        """What is installed by Keyfit: transactions that are done and were not removed, oldest first."""
+        if brand is None:
+            return self._records("state = 'done'")
+        return self._records("state = 'done' AND brand = ?", brand)
+
+    def history(self) -> tuple[Record, ...]:
+        """All transactions, oldest first."""
+        return self._records("1")
+
+    def _records(self, where: str, *values: str) -> tuple[Record, ...]:
+        if not self._file.exists():
+            return ()
+        with self._reading() as db:
+            rows = db.execute(f"SELECT id, verb, state, started, ended, message, plan FROM txn WHERE {where} ORDER BY id",  # noqa: S608 - constant text
+                              values).fetchall()
+            return tuple(
+                Record(id=row[0], verb=row[1], state=row[2], started=row[3], ended=row[4], message=row[5],
+                       plan=msgspec.json.decode(row[6], type=Plan), steps=self._steps(db, row[0]))
+                for row in rows)
+
+    @staticmethod
+    def _steps(db: sqlite3.Connection, txn: int) -> tuple[StepRecord, ...]:
+        rows = db.execute("SELECT seq, step_id, state, before, after FROM step WHERE txn = ? ORDER BY seq", (txn,))
+        return tuple(StepRecord(seq=r[0], step_id=r[1], state=r[2], before=json.loads(r[3]), after=json.loads(r[4]))
+                     for r in rows)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        db = self._open()
+        try:
+            with db:
+                yield db
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._open()
+        except (sqlite3.Error, msgspec.DecodeError, json.JSONDecodeError) as error:
+            raise self._explain(error) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._make_directory()
+            try:
+                self._connection = self._connect()
+            except sqlite3.Error as error:
+                raise self._explain(error) from error
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self._file.exists():
+            try:
+                os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
+            except OSError as error:
+                raise _storage(self._file, error) from error
+        db = sqlite3.connect(self._file, timeout=BUSY_TIMEOUT_S)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise HostError("journal-newer", f"The record {self._file} was written by a newer Keyfit.",
+                            hint="Install that version again.")
+        if version < SCHEMA_VERSION:
+            with db:
+                db.executescript(SCHEMA)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        return db
+
+    def _make_directory(self) -> None:
+        """Made for administrators only; one that others may write is refused (security D1)."""
+        try:
+            self._dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            mode = self._dir.stat().st_mode
+        except OSError as error:
+            raise _storage(self._dir, error) from error
+        if os.name == "posix" and mode & (stat.S_IWOTH | stat.S_IWGRP):
+            raise HostError("state-dir-writable", f"Others may write to {self._dir}, so the record in it cannot be trusted.",
+                            hint=f"chmod go-w {self._dir}")
+
+    def _explain(self, error: Exception) -> HostError:
+        text = str(error)
+        if "full" in text or "readonly" in text or "unable to open" in text or "disk I/O" in text:
+            return StorageError("disk-full" if "full" in text else "cannot-write",
+                                f"The record {self._file} cannot be written: {text}.",
+                                hint="Free some disk space, or check the rights and the disk.")
+        return HostError("journal-damaged", f"The record {self._file} cannot be read: {text}.",
+                         hint="Keep the file; it tells what was installed. Restore it from a backup, or ask for help.")
+
+
+def _storage(path: Path, error: OSError) -> StorageError:
+    return StorageError("cannot-write", f"{path} cannot be written: {error.strerror}.",
+                        hint="Run it with administrator rights, or give another --state-dir.")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

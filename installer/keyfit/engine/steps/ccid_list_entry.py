@@ -1,0 +1,70 @@
+"""One device more in libccid's list, for a CCID token that the installed libccid does not know.
+
+The daemon reads the list when it starts and takes no driver at all if a line of it is broken. So the new list is checked before
+it replaces the old one, and the daemon is restarted after it.
+"""
+
+import base64
+
+from keyfit.core import ccidlist
+from keyfit.engine.steps.base import Detected, Fetch, State
+from keyfit.errors import HostError
+from keyfit.model.plan import CcidListLine
+from keyfit.ports import Host
+
+BUNDLES = "/usr/lib/pcsc/drivers"
+
+
+class Kind:
+    """See `base.StepKind`."""
+
+    def detect(self, change: CcidListLine, host: Host) -> Detected:
+        """Satisfied if any installed driver lists the device already."""
+        old = host.read_bytes(change.path)
+        return Detected(satisfied=_listed(change, host),
+                        before={"old": None if old is None else base64.b64encode(old).decode()})
+
+    def apply(self, change: CcidListLine, host: Host, before: State, fetch: Fetch) -> State:
+        """Add the entry to the file as it is now (its package may have been installed a moment ago)."""
+        now = host.read_bytes(change.path)
+        if now is None:
+            raise HostError("ccid-list-missing", f"{change.path} is not there: libccid is not installed.",
+                            hint="Install the package libccid.")
+        new = ccidlist.add_entry(now, change.id_vendor, change.id_product, change.friendly_name)
+        host.write_bytes(change.path, new)
+        restart_daemon(host)
+        if not _listed(change, host):
+            raise HostError("not-written", f"{change.path} does not list the device after it was added.")
+        return {"base": base64.b64encode(now).decode()}
+
+    def undo(self, change: CcidListLine, host: Host, before: State, after: State) -> str:
+        """The file as it was, byte for byte; if others changed it since, only our entry is taken out."""
+        now = host.read_bytes(change.path)
+        old = after.get("base") or before["old"]
+        if now is None or old is None:
+            return ""
+        original = base64.b64decode(old)
+        ours = ccidlist.add_entry(original, change.id_vendor, change.id_product, change.friendly_name)
+        new = original if now == ours else ccidlist.remove_entry(now, change.id_vendor, change.id_product,
+                                                                 change.friendly_name)
+        if new != now:
+            host.write_bytes(change.path, new)
+            restart_daemon(host)
+        return ""
+
+
+def restart_daemon(host: Host) -> None:
+    """Have pcscd read its drivers again. It is stopped; its socket starts it for the next client."""
+    if host.facts().running_services:
+        host.run(["systemctl", "stop", "pcscd.service"])
+        if host.run(["systemctl", "is-active", "pcscd.socket"]).returncode != 0:
+            host.run(["systemctl", "start", "pcscd.service"])
+
+
+def _listed(change: CcidListLine, host: Host) -> bool:
+    for bundle in host.glob(BUNDLES, "*.bundle"):
+        data = host.read_bytes(f"{bundle}/Contents/Info.plist")
+        if data and any((e.id_vendor, e.id_product) == (change.id_vendor, change.id_product)
+                        for e in ccidlist.parse(data).entries()):
+            return True
+    return False

@@ -1,0 +1,99 @@
+"""A package file of ours, installed with the system's package tool after its hash and its name, version and architecture
+were checked.
+
+Into a tree other than "/" only packages without maintainer scripts go: such scripts would run on the live system, not in the
+tree. Sources: dpkg(1) (--root, --force-script-chrootless), deb-control(5), rpm(8).
+"""
+
+from pathlib import Path
+
+from keyfit.engine.steps.base import Detected, Fetch, State
+from keyfit.engine.steps.distribution_package import INSTALL_TIMEOUT_S, failure
+from keyfit.errors import HostError, TrustError
+from keyfit.model.plan import PackageFile
+from keyfit.ports import Host
+
+SCRIPTS = ("preinst", "postinst", "prerm", "postrm", "config")
+"""Maintainer scripts of a Debian package (Debian policy, chapter 6)."""
+
+
+class Kind:
+    """See `base.StepKind`."""
+
+    def detect(self, change: PackageFile, host: Host) -> Detected:
+        """Is this version installed? A newer or older one was not put there by this plan and is reported."""
+        version = host.package_versions().get(change.name)
+        return Detected(satisfied=version is not None and (not change.version or version == change.version),
+                        before={"version": version})
+
+    def apply(self, change: PackageFile, host: Host, before: State, fetch: Fetch) -> State:
+        """Check what is inside, then install."""
+        if before["version"] is not None:
+            raise HostError("other-version-installed", f"{change.name} {before['version']} is installed already; the signed"
+                            f" data wants {change.version}.", hint=f"Remove {change.name} first, or keep what is there.")
+        path = fetch(change.payload)
+        if change.format == "deb":
+            self._check_deb(change, host, path)
+            done = host.run([*_dpkg(host), "-i", str(path)], timeout_s=INSTALL_TIMEOUT_S)
+        else:
+            self._check_rpm(change, host, path)
+            done = host.run(["rpm", "--root", host.facts().root, "-i", str(path)], timeout_s=INSTALL_TIMEOUT_S)
+        if done.returncode:
+            raise failure(done)
+        version = host.package_versions().get(change.name)
+        if version != (change.version or version) or version is None:
+            raise HostError("package-not-installed", f"The package tool reported success, but {change.name} is not installed.")
+        return {"version": version}
+
+    def undo(self, change: PackageFile, host: Host, before: State, after: State) -> str:
+        """Remove it; another version than ours was put there by somebody else and stays."""
+        version = host.package_versions().get(change.name)
+        if before["version"] is not None:
+            return ""
+        if version is None and not _is_half_installed(change, host):
+            return ""
+        if version is not None and change.version and version != change.version:
+            return f"{change.name} {version} stayed, because somebody else installed that version since"
+        argv = ([*_dpkg(host), "--purge", change.name] if change.format == "deb"
+                else ["rpm", "--root", host.facts().root, "-e", change.name])
+        done = host.run(argv, timeout_s=INSTALL_TIMEOUT_S)
+        if done.returncode and "dependency problems" in done.stderr:
+            return f"{change.name} stayed, because other packages that were installed since need it"
+        if done.returncode:
+            raise failure(done)
+        return ""
+
+    def _check_deb(self, change: PackageFile, host: Host, path: Path) -> None:
+        done = host.run(["dpkg-deb", "--show", "--showformat=${Package}\\n${Version}\\n${Architecture}\\n", str(path)])
+        if done.returncode:
+            raise TrustError("package-malformed", f"{change.payload.file} is no Debian package: {done.stderr.strip()[:200]}",
+                             hint="Tell the publisher of the repository.")
+        found = done.stdout.split("\n")[:3]
+        wanted = [change.name, change.version or found[1]]
+        if found[:2] != wanted or found[2] not in (host.facts().architecture, "all"):
+            raise TrustError("package-mismatch", f"{change.payload.file} holds {' '.join(found)}, but the signed data says"
+                             f" {' '.join(wanted)} for {host.facts().architecture}.",
+                             hint="Tell the publisher of the repository.")
+        if host.facts().root != "/":
+            scripts = [s for s in SCRIPTS if host.run(["dpkg-deb", "--info", str(path), s]).returncode == 0]
+            if scripts:
+                raise HostError("package-with-scripts", f"{change.name} runs scripts when it is installed ({', '.join(scripts)});"
+                                " they would run on this system, not in the tree.", hint="Install it on a running system.")
+
+    def _check_rpm(self, change: PackageFile, host: Host, path: Path) -> None:
+        done = host.run(["rpm", "-qp", "--queryformat", "%{NAME}\\n%{VERSION}-%{RELEASE}\\n", str(path)])
+        found = done.stdout.split("\n")[:2]
+        if done.returncode or found[0] != change.name or (change.version and found[1] != change.version):
+            raise TrustError("package-mismatch", f"{change.payload.file} is not {change.name} {change.version}.",
+                             hint="Tell the publisher of the repository.")
+
+
+def _dpkg(host: Host) -> list[str]:
+    facts = host.facts()
+    if facts.root == "/":
+        return ["dpkg", "--force-confdef", "--force-confold"]
+    return ["dpkg", f"--root={facts.root}", "--force-not-root", "--force-script-chrootless", "--force-confold"]
+
+
+def _is_half_installed(change: PackageFile, host: Host) -> bool:
+    return change.format == "deb" and bool(host.glob("/var/lib/dpkg/info", f"{change.name}.list"))
