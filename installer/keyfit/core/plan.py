@@ -168,7 +168,7 @@ def choose_packages(brand: Brand, model: Model | None,
             blocked.append(Blocked(
                 code="no-package-tool", text=f"{name} cannot be installed: this system has none of the package tools"
                 " that the brand's data knows (apt, dnf, dpkg, rpm)", hint="Install it by hand, then run this again."))
-    if wanted and not groups:
+    if not groups and brand.status == "supported":
         blocked.append(Blocked(
             code="no-driver-for-system",
             text=f"{brand.names.get('en', brand.brand)} has no driver for {_system_name(facts)}",

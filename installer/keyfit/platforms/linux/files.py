@@ -1,6 +1,7 @@
 """Files of the machine below a root: no symbolic link leads out of it, and what is written is there whole or not at all.
 
-Security D3, D7: every component of a path is opened on its own; links are followed by hand, inside the root only.
+Security D3, D4, D7: every operation works on a name relative to a directory that `walk` holds open, so that a tree that is
+changed meanwhile cannot redirect it; nothing is removed but single names.
 """
 
 import errno
@@ -13,10 +14,10 @@ from pathlib import Path, PurePosixPath
 
 from keyfit.errors import HostError, StorageError
 from keyfit.platforms.linux.posix import posix
+from keyfit.platforms.linux.walk import MAX_LINKS, Place, sync_directory, walk
 
-MAX_LINKS = 40
-"""As many as the kernel follows (path_resolution(7))."""
-STORAGE_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.ENOTDIR}
+CONTENT_ATTRIBUTES = frozenset({"security.ima", "security.evm"})
+"""Extended attributes that sign the old content (Linux, Documentation/ABI/testing/ima_policy, evm); not carried over."""
 
 
 class RootedFiles:
@@ -26,13 +27,14 @@ class RootedFiles:
         self.root = root
 
     def real_path(self, path: str) -> Path:
-        """Where `path` lies for this process, links followed inside the root.
+        """Where `path` lies for this process now, links followed inside the root. For handing to programs; the operations
+        here do not use it.
 
         Raises:
             HostError: too many links.
         """
         base = Path(self.root)
-        pending = [part for part in PurePosixPath(path).parts if part not in ("/", ".")]
+        pending = [part for part in PurePosixPath(path).parts if part not in ("/", "//")]
         here: list[str] = []
         links = 0
         while pending:
@@ -48,97 +50,87 @@ class RootedFiles:
                 target = PurePosixPath(candidate.readlink())
                 if target.is_absolute():
                     here = []
-                pending = [p for p in target.parts if p not in ("/", ".")] + pending
+                pending = [p for p in target.parts if p not in ("/", "//")] + pending
             else:
                 here.append(part)
         return base.joinpath(*here)
 
     def read_bytes(self, path: str, max_bytes: int) -> bytes | None:
         """See `ports.Host.read_bytes`."""
-        real = self.real_path(path)
         try:
-            handle = os.open(real, os.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK)
+            with walk(self.root, path) as place:
+                if place is None or place.found is None:
+                    return None
+                return _read(path, place, max_bytes)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise HostError("cannot-read", f"{path} cannot be read: {error.strerror}.") from error
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise HostError("not-a-file", f"{path} is not a regular file.")
-            data = file.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise HostError("file-too-large", f"{path} is larger than {max_bytes} bytes.")
-        return data
+            raise HostError("cannot-read", f"{path} cannot be read: {error.strerror}.",
+                            hint="Look at its owner and mode.") from error
 
     def write_bytes(self, path: str, data: bytes, mode: int) -> None:
         """See `ports.Host.write_bytes`."""
-        real = self.real_path(path)
         try:
-            real.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._replace(real, data, mode)
+            with walk(self.root, path, make=True) as place:
+                if place is not None:
+                    _replace(path, place, data, mode)
         except OSError as error:
             raise storage_error(path, error) from error
 
     def remove_file(self, path: str) -> None:
         """See `ports.Host.remove_file`. A link in the last place is removed itself, not what it points to."""
-        pure = PurePosixPath(path)
-        real = self.real_path(str(pure.parent)) / pure.name
         try:
-            real.unlink(missing_ok=True)
-            _sync_directory(real.parent)
-        except FileNotFoundError:
+            with walk(self.root, path, follow_last=False) as place:
+                if place is not None and place.found is not None:
+                    os.unlink(place.name, dir_fd=place.directory)  # noqa: PTH108 - relative to a descriptor
+                    sync_directory(place.directory)
+        except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             raise storage_error(path, error) from error
 
     def remove_empty_directories(self, path: str, made: Sequence[str]) -> None:
         """See `ports.Host.remove_empty_directories`."""
-        for directory in sorted(made, key=len, reverse=True):
-            if str(PurePosixPath(path)).startswith(directory):
-                try:
-                    self.real_path(directory).rmdir()
-                except OSError:
-                    return  # not empty any more, or gone: somebody else's now
+        mine = {PurePosixPath(directory) for directory in made}
+        pure = PurePosixPath(path)
+        for directory in (d for d in (pure, *pure.parents) if d in mine):
+            try:
+                with walk(self.root, str(directory), follow_last=False) as place:
+                    if place is not None and place.found is not None:
+                        os.rmdir(place.name, dir_fd=place.directory)  # noqa: PTH106 - relative to a descriptor
+            except OSError:
+                return  # not empty, or no directory any more: somebody else's now
 
     def missing_directories(self, path: str) -> tuple[str, ...]:
         """See `ports.Host.missing_directories`."""
-        parents = [str(p) for p in reversed(PurePosixPath(path).parents) if str(p) != "/"]
-        return tuple(p for p in parents if not self.real_path(p).is_dir())
+        parents = [str(p) for p in reversed(PurePosixPath(path).parents) if p.name]
+        return tuple(p for p in parents if not self._is_directory(p))
 
     def exists(self, path: str) -> bool:
-        """See `ports.Host.exists`."""
-        return self.real_path(path).exists()
+        """See `ports.Host.exists`. What may not be looked at counts as not there."""
+        try:
+            with walk(self.root, path) as place:
+                return place is not None and place.found is not None
+        except OSError:
+            return False
 
     def glob(self, directory: str, pattern: str) -> tuple[str, ...]:
         """See `ports.Host.glob`."""
         try:
-            names = os.listdir(self.real_path(directory))  # noqa: PTH208
+            with walk(self.root, directory) as place:
+                if place is None or not place.is_directory:
+                    return ()
+                names = _list(place)
         except OSError:
             return ()
-        return tuple(f"{directory}/{name}" for name in sorted(names) if fnmatch.fnmatchcase(name, pattern))
+        return tuple(f"{directory.rstrip('/')}/{name}" for name in sorted(names) if fnmatch.fnmatchcase(name, pattern))
 
-    def _replace(self, real: Path, data: bytes, mode: int) -> None:
-        """Write beside, sync, rename: the name always leads to the whole old or the whole new content."""
-        old = _stat(real)
-        if old is not None and not stat.S_ISREG(old.st_mode):
-            raise HostError("not-a-file", f"{real} is not a regular file, so it is not replaced.")
-        beside = real.parent / f".{real.name}.{secrets.token_hex(6)}.keyfit"
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW, 0o600)
+    def _is_directory(self, path: str) -> bool:
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                posix.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) if old else mode)
-                if old is not None and (old.st_uid, old.st_gid) != (posix.geteuid(), posix.getegid()):
-                    posix.fchown(file.fileno(), old.st_uid, old.st_gid)
-                if old is not None:
-                    _copy_attributes(real, file.fileno())
-                os.fsync(file.fileno())
-            beside.rename(real)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-        _sync_directory(real.parent)
+            with walk(self.root, path) as place:
+                return place is not None and place.is_directory
+        except OSError:
+            return False
 
 
 def storage_error(path: str, error: OSError) -> StorageError:
@@ -149,37 +141,89 @@ def storage_error(path: str, error: OSError) -> StorageError:
         errno.EROFS: "The file system is read-only; mount it writable, or choose another place.",
         errno.EACCES: "Run it with administrator rights, or choose another place.",
         errno.EPERM: "Run it with administrator rights, or choose another place.",
+        errno.ENOTDIR: "A file stands where a directory is needed; move it away.",
+        errno.EISDIR: "A directory stands where a file is needed; move it away.",
     }
     code = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "cannot-write"
     return StorageError(code, f"{path} cannot be written: {error.strerror}.",
                         hint=hints.get(error.errno or 0, "Check the disk."))
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.lstat()
-    except FileNotFoundError:
-        return None
+def _read(path: str, place: Place, max_bytes: int) -> bytes:
+    handle = _open_for_reading(place)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise HostError("not-a-file", f"{path} is not a regular file.", hint="Look at what it is and move it away.")
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise HostError("file-too-large", f"{path} is larger than {max_bytes} bytes.",
+                        hint="A file of this kind is never that large; look at what it is.")
+    return data
 
 
-def _copy_attributes(source: Path, target: int) -> None:
-    """Extended attributes carry security labels; a file system without them has none to keep."""
-    if not hasattr(posix, "listxattr"):
-        return
-    try:
-        for name in posix.listxattr(source, follow_symlinks=False):
-            posix.setxattr(target, name, posix.getxattr(source, name, follow_symlinks=False))
-    except OSError as error:
-        if error.errno not in (errno.ENOTSUP, errno.EPERM):
-            raise
+def _open_for_reading(place: Place) -> int:
+    flags = os.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK
+    return os.open(place.name, flags, dir_fd=place.directory)
 
 
-def _sync_directory(path: Path) -> None:
+def _list(place: Place) -> list[str]:
+    handle = os.open(".", os.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=place.found)
     try:
-        handle = os.open(path, os.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        os.fsync(handle)
+        return os.listdir(handle)  # noqa: PTH208 - of a descriptor
     finally:
         os.close(handle)
+
+
+def _replace(path: str, place: Place, data: bytes, mode: int) -> None:
+    """Write beside, sync, rename: the name always leads to the whole old or the whole new content."""
+    old = os.fstat(place.found) if place.found is not None else None
+    if old is not None and not stat.S_ISREG(old.st_mode):
+        raise StorageError("not-a-file", f"{path} is not a regular file, so it is not replaced.",
+                           hint="Look at what it is and move it away.")
+    beside = f".keyfit-{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
+    handle = os.open(beside, flags, 0o600, dir_fd=place.directory)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            if old is not None:
+                _take_over(place, old, file.fileno())
+            # after the owner: changing that clears set-id bits
+            posix.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) if old else mode)
+            os.fsync(file.fileno())
+        os.rename(beside, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)  # noqa: PTH104
+    except BaseException:
+        try:
+            os.unlink(beside, dir_fd=place.directory)  # noqa: PTH108
+        except FileNotFoundError:
+            pass
+        raise
+    sync_directory(place.directory)
+
+
+def _take_over(place: Place, old: os.stat_result, target: int) -> None:
+    """Give the new file the owner and the extended attributes (security labels, access lists) of the old one."""
+    if (old.st_uid, old.st_gid) != (posix.geteuid(), posix.getegid()):
+        posix.fchown(target, old.st_uid, old.st_gid)
+    try:
+        source = _open_for_reading(place)
+    except PermissionError:
+        return  # its attributes are as closed to us as its content
+    try:
+        for name in posix.listxattr(source):
+            if name not in CONTENT_ATTRIBUTES:
+                _copy_attribute(name, source, target)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+    finally:
+        os.close(source)
+
+
+def _copy_attribute(name: str, source: int, target: int) -> None:
+    try:
+        posix.setxattr(target, name, posix.getxattr(source, name))
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA):
+            raise

@@ -5,6 +5,7 @@ never follows a symbolic link itself. Links are read from the descriptor of the 
 "/", so that a tree with merged directories (/lib -> usr/lib) works and a link to /etc stays inside the tree.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ class _Walker:
             return False
         self._leaf = entry
         if self._pending:
-            raise NotADirectoryError(f"{part} in {self._path} is not a directory")
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self._path)
         return True
 
     def _directory_place(self) -> Place:
