@@ -6,6 +6,7 @@ a scratch directory, which the same paths lead to; `snapshot` shows both, to be 
 
 import errno
 import fnmatch
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +29,7 @@ class SimHost:
 
     Attributes:
         power: cut it, and the machine stops at the next change.
+        links: symbolic links to files.
         full_at: the number of the write (from 1) at which the disk is full; 0 for never.
         missing: names of programs that are not installed.
         failing: program -> what it says on stderr instead of doing its work.
@@ -39,6 +41,7 @@ class SimHost:
         self.power = power or Power()
         self.files: dict[str, bytes] = {}
         self.modes: dict[str, int] = {}
+        self.links: dict[str, str] = {}
         self.directories: set[str] = {"/etc", "/usr", "/var", "/opt"}
         self.packages = SimPackages(self._place, self._drop)
         self.units: dict[str, list[bool]] = {"pcscd.socket": [True, True], "pcscd.service": [True, True]}
@@ -49,13 +52,14 @@ class SimHost:
         self._writes = 0
         self._scratch = scratch
         self._facts = msgspec.structs.replace(FACTS, **facts)
-        scratch.mkdir(parents=True, exist_ok=True)
+        for directory in self.directories:
+            self.real_path(directory).mkdir(parents=True, exist_ok=True)
 
     def facts(self) -> HostFacts:
         return self._facts
 
     def read_bytes(self, path: str, max_bytes: int = 4_000_000) -> bytes | None:
-        data = self.files.get(path)
+        data = self.files.get(self.links.get(path, path))
         if data is None and path in self.directories:
             raise HostError("not-a-file", f"{path} is not a regular file.")
         if data is not None and len(data) > max_bytes:
@@ -65,7 +69,7 @@ class SimHost:
     def write_bytes(self, path: str, data: bytes, mode: int = 0o644) -> None:
         self._writes += 1
         if self._writes == self.full_at:
-            raise StorageError("disk-full", f"{path} cannot be written: {errno.errorcode[errno.ENOSPC]}.", hint="Free some space.")
+            raise StorageError("disk-full", f"{path} cannot be written: {os.strerror(errno.ENOSPC)}.", hint="Free some.")
         self.power.tick()
         self._place(path, data)
         self.modes.setdefault(path, mode)
@@ -137,6 +141,11 @@ class SimHost:
     def put(self, path: str, data: bytes) -> None:
         """Somebody else writes a file."""
         self._place(path, data)
+
+    def link(self, path: str, target: str) -> None:
+        """A symbolic link to a file, followed when it is read."""
+        self.links[path] = target
+        self.directories.update(str(p) for p in PurePosixPath(path).parents if str(p) != "/")
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that a user could find changed."""

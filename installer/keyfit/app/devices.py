@@ -5,7 +5,7 @@ from typing import Any
 from keyfit.app.context import Context
 from keyfit.core import ccidlist
 from keyfit.core.match import Candidate, Decision, why_lost
-from keyfit.core.plan import choose_packages
+from keyfit.core.plan import needed_packages
 from keyfit.errors import Outcome
 from keyfit.model.result import OperationResult
 from keyfit.model.usb import CLASS_SMART_CARD, UsbDevice
@@ -98,8 +98,7 @@ class DriverStates:
         key = f"{candidate.brand.brand}/{candidate.model.id}"
         if key not in self._packages:
             context = self._context
-            packages, _, _ = choose_packages(candidate.brand, candidate.model, context.facts)
-            names = [p.name for p in packages]
+            names = list(needed_packages(candidate.brand, candidate.model, context.facts))
             self._packages[key] = (names, [n for n in names if context.host.installed(n)])
         return self._packages[key]
 

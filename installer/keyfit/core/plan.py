@@ -149,6 +149,13 @@ def text_in(texts: Texts, language: str) -> str:
     return next(iter(texts.values()), "")
 
 
+def needed_packages(brand: Brand, model: Model | None, facts: HostFacts) -> tuple[str, ...]:
+    """Names of the packages that the brand asks for on such a machine, wherever they come from."""
+    return tuple(dict.fromkeys(
+        p.name for p in brand.package
+        if fits(p.on, facts) and (model is None or not model.packages or p.id in model.packages)))
+
+
 def choose_packages(brand: Brand, model: Model | None,
                     facts: HostFacts) -> tuple[list[Package], list[str], list[Blocked]]:
     """The first fitting package of each (component, name), what is left out and why, and what blocks the plan."""

@@ -69,7 +69,7 @@ class KeyFolder:
         except (ValueError, TypeError) as error:
             raise DataError("key-unreadable", f"The key {path} cannot be used: {error}.",
                             hint="Give its password with --password-file.") from error
-        return CryptoSigner(private)  # type: ignore[arg-type]
+        return CryptoSigner(private)
 
     def public(self, role: str) -> "Key":
         """The public key of a role."""

@@ -82,7 +82,7 @@ class RootedFiles:
         try:
             with walk(self.root, path, follow_last=False) as place:
                 if place is not None and place.found is not None:
-                    os.unlink(place.name, dir_fd=place.directory)  # noqa: PTH108 - relative to a descriptor
+                    os.unlink(place.name, dir_fd=place.directory)
                     sync_directory(place.directory)
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -97,7 +97,7 @@ class RootedFiles:
             try:
                 with walk(self.root, str(directory), follow_last=False) as place:
                     if place is not None and place.found is not None:
-                        os.rmdir(place.name, dir_fd=place.directory)  # noqa: PTH106 - relative to a descriptor
+                        os.rmdir(place.name, dir_fd=place.directory)
             except OSError:
                 return  # not empty, or no directory any more: somebody else's now
 
@@ -192,10 +192,10 @@ def _replace(path: str, place: Place, data: bytes, mode: int) -> None:
             # after the owner: changing that clears set-id bits
             posix.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) if old else mode)
             os.fsync(file.fileno())
-        os.rename(beside, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)  # noqa: PTH104
+        os.rename(beside, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
     except BaseException:
         try:
-            os.unlink(beside, dir_fd=place.directory)  # noqa: PTH108
+            os.unlink(beside, dir_fd=place.directory)
         except FileNotFoundError:
             pass
         raise

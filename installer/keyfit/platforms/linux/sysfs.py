@@ -27,6 +27,7 @@ class SysfsUsbBus:
     def __init__(self, root: str = "/sys") -> None:
         self._folder = f"{root}/{DEVICES}"
         self._watch: UeventWatch | None = None
+        self._seen: frozenset[tuple[str, int]] | None = None
         self._live = root == "/sys"
 
     def devices(self) -> tuple[UsbDevice, ...]:
@@ -34,24 +35,41 @@ class SysfsUsbBus:
         try:
             names = os.listdir(self._folder)  # noqa: PTH208 - names only, no objects: this is the fast path
         except OSError:
-            return ()
+            names = []
         found = [self._device(name) for name in names if ":" not in name]
-        return tuple(sorted((d for d in found if d is not None), key=_place))
+        present = tuple(sorted((d for d in found if d is not None), key=_place))
+        self._remember(present)
+        return present
 
     def wait_for_change(self, timeout_s: float) -> bool:
-        """Block until the kernel reports a USB device added or removed; without its events, until a scan differs."""
+        """Block until the kernel reports a USB device added or removed; without its events, until a scan differs.
+
+        What happened since the last call of `devices` counts as well, so nothing falls between the two.
+        """
         if self._watch is None:
             self._watch = UeventWatch(live=self._live)
-        if self._watch.live:
-            return self._watch.wait(timeout_s)
-        return self._watch.wait_by_scanning(lambda: _keys(self._folder), timeout_s, RESCAN_S)
+        if self._seen is not None:
+            self._watch.seen(self._seen)
+            self._seen = None
+        return self._watch.wait(self._scan, timeout_s, RESCAN_S)
+
+    def _remember(self, present: tuple[UsbDevice, ...]) -> None:
+        self._seen = frozenset((d.bus_path, d.device_number) for d in present)
+
+    def _scan(self) -> frozenset[tuple[str, int]]:
+        """What is plugged in, by place and number: a token that was pulled out and put back has a new number."""
+        try:
+            names = os.listdir(self._folder)  # noqa: PTH208
+        except OSError:
+            return frozenset()
+        return frozenset((name, _number(f"{self._folder}/{name}/devnum")) for name in names
+                         if ":" not in name and _is_device(f"{self._folder}/{name}"))
 
     def _device(self, name: str) -> UsbDevice | None:
         folder = f"{self._folder}/{name}"
         found = parse(_read(f"{folder}/descriptors", MAX_DESCRIPTORS))
         if found is None or found.b_device_class == CLASS_HUB:
             return None
-        number = _read(f"{folder}/devnum", 8).strip()
         return UsbDevice(
             id_vendor=found.id_vendor,
             id_product=found.id_product,
@@ -60,7 +78,7 @@ class SysfsUsbBus:
             manufacturer=_text(f"{folder}/manufacturer"),
             product=_text(f"{folder}/product"),
             bus_path=name,
-            device_number=int(number) if number.isdigit() else 0,
+            device_number=_number(f"{folder}/devnum"),
             interfaces=found.interfaces,
         )
 
@@ -88,9 +106,11 @@ def _read(path: str, limit: int) -> bytes:
         os.close(handle)
 
 
-def _keys(folder: str) -> frozenset[tuple[str, bytes]]:
-    try:
-        names = [n for n in os.listdir(folder) if ":" not in n]  # noqa: PTH208
-    except OSError:
-        return frozenset()
-    return frozenset((name, _read(f"{folder}/{name}/devnum", 8)) for name in names)
+def _number(path: str) -> int:
+    digits = _read(path, 8).strip()
+    return int(digits) if digits.isdigit() else 0
+
+
+def _is_device(folder: str) -> bool:
+    found = parse(_read(f"{folder}/descriptors", MAX_DESCRIPTORS))
+    return found is not None and found.b_device_class != CLASS_HUB

@@ -101,7 +101,7 @@ class _Walker:
         kind = os.fstat(entry).st_mode
         if stat.S_ISLNK(kind) and (self._pending or self._follow_last):
             try:
-                self._follow(os.readlink("", dir_fd=entry))  # noqa: PTH115 - of the descriptor, not of a name
+                self._follow(os.readlink("", dir_fd=entry))
             finally:
                 os.close(entry)
             return False
@@ -140,7 +140,7 @@ class _Walker:
 
     def _make_directory(self, part: str) -> int:
         try:
-            os.mkdir(part, DIRECTORY_MODE, dir_fd=self._chain[-1])  # noqa: PTH102
+            os.mkdir(part, DIRECTORY_MODE, dir_fd=self._chain[-1])
         except FileExistsError:
             return self._open(part)
         made = os.open(part, os.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC,

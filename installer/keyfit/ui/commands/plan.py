@@ -49,7 +49,7 @@ def render(plan: dict[str, Any]) -> str:
         if step["size_bytes"]:
             lines.append(f"       download: {step['size_bytes'] / 1000:.0f} kB")
     lines += [f"  you: {wait['text']}" for wait in plan["waits"]]
-    lines += [f"  already there: {text}" for text in plan["satisfied"]]
+    lines += [f"  as it is: {text}" for text in plan["satisfied"]]
     if plan["handoff"]:
         lines.append(f"  then: {plan['handoff']['page']}")
     if not plan["steps"]:
