@@ -20,6 +20,7 @@ class Story:
     def __init__(self, folder: Path, *wanted: Change) -> None:
         self.power = Power()
         self.host = machine(SimHost(folder / "machine", power=self.power))
+        self.host.real_path("/home/user").mkdir(parents=True)
         self.journal = PoweredJournal(folder / "state", self.power)
         self.plan = plan(*wanted)
         self.folder = folder

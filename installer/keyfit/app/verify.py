@@ -7,12 +7,12 @@ from keyfit.app.devices import listed_readers
 from keyfit.app.select import tokens
 from keyfit.core.chain import Evidence, judge
 from keyfit.core.match import Decision
-from keyfit.core.plan import Draft, draft
+from keyfit.core.plan import Draft, draft, needed_packages
 from keyfit.engine import steps
 from keyfit.errors import HostError, NoTokenError, Outcome, UserError
 from keyfit.model.catalog import Brand, Model
 from keyfit.model.certificate import ModuleReport, Reader
-from keyfit.model.plan import FirefoxPolicy, NssModule, P11KitModule
+from keyfit.model.plan import DistributionPackages, FirefoxPolicy, NssModule, P11KitModule, PackageFile
 from keyfit.model.result import Message, OperationResult, Verdict
 from keyfit.model.usb import UsbDevice
 
@@ -110,7 +110,9 @@ def _whom(context: Context, name: str | None) -> tuple[Brand, Model | None, UsbD
 
 def _in_place(context: Context, wanted: Draft) -> tuple[tuple[str, ...], dict[str, bool]]:
     """What of the driver is missing, and which browsers know the module."""
-    missing, browsers = [], {}
+    names = needed_packages(wanted.brand, wanted.model, context.facts)
+    absent = [name for name in names if not context.host.installed(name)]
+    missing, browsers = [f"the package {name}" for name in absent], {}
     for step in wanted.steps:
         there = steps.detect(step.change, context.host).satisfied
         match step.change:
@@ -120,6 +122,8 @@ def _in_place(context: Context, wanted: Draft) -> tuple[tuple[str, ...], dict[st
                 browsers["chromium"] = there
             case P11KitModule():
                 browsers["p11-kit"] = there
+            case DistributionPackages() | PackageFile():
+                pass  # counted by name above, wherever they come from
             case _:
                 if not there:
                     missing.append(step.action)

@@ -150,10 +150,13 @@ def text_in(texts: Texts, language: str) -> str:
 
 
 def needed_packages(brand: Brand, model: Model | None, facts: HostFacts) -> tuple[str, ...]:
-    """Names of the packages that the brand asks for on such a machine, wherever they come from."""
+    """Names of the packages that the brand asks for on such a machine, whether their files are at hand or not.
+
+    What only a running system can install is not asked for in another tree.
+    """
     return tuple(dict.fromkeys(
         p.name for p in brand.package
-        if fits(p.on, facts) and (model is None or not model.packages or p.id in model.packages)))
+        if fits(p.on, facts) and (facts.root == "/" or p.kind != "distribution") and (model is None or not model.packages or p.id in model.packages)))
 
 
 def choose_packages(brand: Brand, model: Model | None,

@@ -49,16 +49,14 @@ class Kind:
                                                                  change.friendly_name)
         if new != now:
             host.write_bytes(change.path, new)
-            restart_daemon(host)
+        restart_daemon(host)  # also if the list was put back by an undo that was cut off before this
         return ""
 
 
 def restart_daemon(host: Host) -> None:
-    """Have pcscd read its drivers again. It is stopped; its socket starts it for the next client."""
+    """Have pcscd read its drivers again: one that runs is restarted, one that does not reads them when it starts."""
     if host.facts().running_services:
-        host.run(["systemctl", "stop", "pcscd.service"])
-        if host.run(["systemctl", "is-active", "pcscd.socket"]).returncode != 0:
-            host.run(["systemctl", "start", "pcscd.service"])
+        host.run(["systemctl", "try-restart", "pcscd.service"])
 
 
 def _listed(change: CcidListLine, host: Host) -> bool:

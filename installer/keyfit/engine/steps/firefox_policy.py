@@ -29,14 +29,16 @@ class Kind:
         """The file as it was; if others changed it since, only our entry is taken out."""
         now = host.read_bytes(change.path)
         old = None if before["old"] is None else base64.b64decode(before["old"])
+        if now is None and old is None:
+            host.remove_empty_directories(change.path, before["made"])
         if now is None or now == old:
             return ""
         if now == firefoxpolicy.add(old, change.name, change.module):
-            if old is None:
+            if old is not None:
+                host.write_bytes(change.path, old)
+            else:
                 host.remove_file(change.path)
                 host.remove_empty_directories(change.path, before["made"])
-            else:
-                host.write_bytes(change.path, old)
             return ""
         if firefoxpolicy.module(now, change.name) != change.module:
             return f"{change.path} was changed by somebody else since, so it was left as it is"

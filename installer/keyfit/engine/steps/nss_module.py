@@ -17,6 +17,9 @@ from keyfit.ports import Host
 NEWER_DATABASE = ".local/share/pki/nssdb"
 """Where Chromium looks from version 146 on, unless ~/.pki/nssdb is there (Chromium, crypto/nss_util)."""
 
+BESIDE = ".pkcs11.txt.keyfit"
+"""Name of the file that is written beside the list before it is renamed."""
+
 
 class Kind:
     """See `base.StepKind`."""
@@ -25,35 +28,43 @@ class Kind:
         """Is the module listed?"""
         path = _list(change, host)
         old = _read(path)
+        made = [str(p) for p in (path.parent, *path.parent.parents) if not p.exists()]
         return Detected(satisfied=old is not None and nssmodules.has(old, change.name, change.module),
-                        before={"old": None if old is None else base64.b64encode(old).decode(), "file": str(path)})
+                        before={"old": None if old is None else base64.b64encode(old).decode(), "file": str(path),
+                                "made": made})
 
     def apply(self, change: NssModule, host: Host, before: State, fetch: Fetch) -> State:
         """Append it; a database that is not there yet is begun with NSS's own module."""
         path = Path(before["file"])
         old = _read(path)
-        made = [str(p) for p in (path.parent, *path.parent.parents) if not p.exists()]
         new = nssmodules.add(old if old is not None else nssmodules.empty(str(path.parent)), change.name, change.module)
         _write(path, new)
-        return {"made": made}
+        return {}
 
     def undo(self, change: NssModule, host: Host, before: State, after: State) -> str:
         """Take out our entry; a database that we began and nobody used is deleted."""
         path = Path(before["file"])
         now = _read(path)
+        path.with_name(BESIDE).unlink(missing_ok=True)
         if now is None:
+            _remove_folders(before)
             return ""
         new = nssmodules.remove(now, change.name, change.module)
         if before["old"] is None and new == nssmodules.empty(str(path.parent)) and len(list(path.parent.iterdir())) == 1:
             path.unlink()
-            for folder in after.get("made", []):
-                try:
-                    Path(folder).rmdir()
-                except OSError:
-                    break
+            _remove_folders(before)
         elif new != now:
             _write(path, new)
         return ""
+
+
+def _remove_folders(before: State) -> None:
+    """Those that this step made, innermost first, as far as they are empty."""
+    for folder in before["made"]:
+        try:
+            Path(folder).rmdir()
+        except OSError:
+            break
 
 
 def _list(change: NssModule, host: Host) -> Path:
@@ -112,7 +123,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    beside = path.with_name(".pkcs11.txt.keyfit")
+    beside = path.with_name(BESIDE)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside.unlink(missing_ok=True)

@@ -34,13 +34,11 @@ def undo(host: Host, path: str, before: State, content: bytes) -> str:
     """Put the old file back, if the present one is still ours; else leave it."""
     now = host.read_bytes(path, MAX_BYTES)
     old = None if before["old"] is None else base64.b64decode(before["old"])
-    if now == old:
-        return ""
-    if now is not None and now != content:
+    if now is not None and now not in (old, content):
         return f"{path} was changed by somebody else since, so it was left as it is"
+    if old is not None and now != old:
+        host.write_bytes(path, old)
     if old is None:
         host.remove_file(path)
         host.remove_empty_directories(path, before["made"])
-    else:
-        host.write_bytes(path, old)
     return ""

@@ -13,6 +13,8 @@ from keyfit.platforms.linux.posix import posix
 SESSION_VARIABLES = ("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS",
                      "XDG_CURRENT_DESKTOP", "XDG_SESSION_TYPE", "XDG_DATA_DIRS", "LANG")
 """What a browser needs to find the user's session; nothing else is passed on."""
+RUNTIME_DIRECTORIES = "/run/user"
+"""Where systemd-logind makes XDG_RUNTIME_DIR (pam_systemd(8)); the session's message bus is "bus" in it."""
 
 
 def open_page(page: str) -> bool:
@@ -25,17 +27,30 @@ def open_page(page: str) -> bool:
     opener = programs.find("xdg-open")
     if opener is None or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
-    user = invoking_user(os.environ)
-    if posix.geteuid() == 0 and user is None:
+    account = invoking_user(os.environ) if posix.geteuid() == 0 else _account(posix.geteuid())
+    if account is None:
         return False
-    environment = {k: os.environ[k] for k in SESSION_VARIABLES if k in os.environ}
-    environment["PATH"] = programs.CLEAN_ENVIRONMENT["PATH"]
-    account = user or _accounts().getpwuid(posix.geteuid())
-    environment |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
-    drop: dict[str, Any] = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if user is not None else {}
-    subprocess.Popen([opener, page], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                     env=environment, cwd="/", start_new_session=True, **drop)
+    drop: dict[str, Any] = {}
+    if posix.geteuid() == 0:
+        drop = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": ()}
+    try:
+        subprocess.Popen([opener, page], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                         env=_session(account), cwd="/", start_new_session=True, **drop)
+    except (OSError, subprocess.SubprocessError):
+        return False  # for example, the kernel does not let this process become the user
     return True
+
+
+def _session(account: Any) -> dict[str, str]:
+    """The environment of the account's graphical session. Elevated, the run-time directory is root's: use the user's."""
+    environment = {name: os.environ[name] for name in SESSION_VARIABLES if name in os.environ}
+    environment |= {"PATH": programs.CLEAN_ENVIRONMENT["PATH"], "HOME": account.pw_dir, "USER": account.pw_name,
+                    "LOGNAME": account.pw_name}
+    if posix.geteuid() == 0:
+        runtime = f"{RUNTIME_DIRECTORIES}/{account.pw_uid}"
+        environment["XDG_RUNTIME_DIR"] = runtime
+        environment["DBUS_SESSION_BUS_ADDRESS"] = f"unix:path={runtime}/bus"
+    return environment
 
 
 def invoking_user(environment: Mapping[str, str]) -> Any:
@@ -45,12 +60,15 @@ def invoking_user(environment: Mapping[str, str]) -> Any:
     for name in ("SUDO_UID", "PKEXEC_UID"):
         value = environment.get(name, "")
         if value.isascii() and value.isdigit() and 0 < int(value) < 2**31:
-            try:
-                return _accounts().getpwuid(int(value))
-            except KeyError:
-                continue
+            account = _account(int(value))
+            if account is not None:
+                return account
     return None
 
 
-def _accounts() -> Any:
-    return importlib.import_module("pwd")  # not there on Windows
+def _account(uid: int) -> Any:
+    accounts: Any = importlib.import_module("pwd")  # not there on Windows
+    try:
+        return accounts.getpwuid(uid)
+    except KeyError:
+        return None

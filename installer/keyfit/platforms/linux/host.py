@@ -5,10 +5,11 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from keyfit.errors import UnsupportedError
+from keyfit.core.text import clean
+from keyfit.errors import HostError, UnsupportedError
 from keyfit.model.catalog import Architecture
 from keyfit.model.host import Browser, HostFacts, PackageManager
-from keyfit.platforms.linux import programs
+from keyfit.platforms.linux import packages, programs
 from keyfit.platforms.linux.files import RootedFiles
 from keyfit.platforms.linux.posix import posix
 from keyfit.ports import Completed
@@ -21,14 +22,14 @@ BROWSER_PROGRAMS: dict[Browser, tuple[str, ...]] = {
     "firefox": ("/usr/bin/firefox", "/usr/bin/firefox-esr", "/opt/firefox/firefox"),
     "chromium": ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome",
                  "/usr/bin/google-chrome-stable", "/opt/google/chrome/chrome", "/usr/bin/brave-browser",
+                 "/usr/bin/brave-browser-stable", "/usr/bin/vivaldi-stable",
                  "/usr/bin/microsoft-edge", "/usr/bin/microsoft-edge-stable"),
 }
 """Where the browsers' own Debian and RPM packages put them. Snap and Flatpak ones are sandboxed: they cannot load a module
 from the system, so they are not counted."""
-DPKG_STATUS = "/var/lib/dpkg/status"
-MAX_STATUS_BYTES = 64_000_000
-"""A desktop's status file has some 5 MB."""
 MAX_OS_RELEASE_BYTES = 16_384
+MAX_SCRIPT_BYTES = 65_536
+"""Longest start script of a browser that is looked into."""
 
 
 class LinuxHost:
@@ -47,7 +48,7 @@ class LinuxHost:
         """Read once.
 
         Raises:
-            UnsupportedError: the processor's architecture is none that drivers exist for.
+            UnsupportedError: the architecture is none that drivers exist for.
         """
         if self._facts is None:
             self._facts = self._read_facts()
@@ -95,49 +96,69 @@ class LinuxHost:
         return programs.find(name) is not None
 
     def installed(self, name: str) -> bool:
-        """See `ports.Host`. By dpkg's file lists; on other systems by the whole list."""
-        folder = "/var/lib/dpkg/info"
-        if self.exists(DPKG_STATUS):
-            names = (f"{folder}/{name}.list", f"{folder}/{name}:{self.facts().architecture}.list")
-            return any(map(self.exists, names)) and name in self.package_versions()
+        """See `ports.Host`. On systems with dpkg one search in its status file."""
+        status = self._dpkg_status()
+        if status is not None:
+            return packages.is_installed(status, name)
         return name in self.package_versions()
 
     def package_versions(self) -> dict[str, str]:
         """See `ports.Host`."""
-        status = self.read_bytes(DPKG_STATUS, MAX_STATUS_BYTES)
+        status = self._dpkg_status()
         if status is not None:
-            return parse_status(status)
+            return packages.versions(status)
         if "rpm" in self.facts().package_managers:
             return self._rpm_versions()
         return {}
 
+    def _dpkg_status(self) -> bytes | None:
+        return self.read_bytes(packages.STATUS_PATH, packages.MAX_STATUS_BYTES)
+
     def _rpm_versions(self) -> dict[str, str]:
         done = self.run(["rpm", "--root", self._root, "-qa", "--queryformat", "%{NAME} %{EVR}\\n"])
+        if done.returncode != 0:
+            raise HostError("package-database", f"rpm could not list the installed packages: {clean(done.stderr)}",
+                            hint="Repair the package database (rpm --rebuilddb).")
         return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
 
-    def _read_facts(self) -> HostFacts:
-        machine = platform.machine().lower()
+    def _architecture(self) -> Architecture:
+        """dpkg's for the tree if it says, because a 64-bit kernel also runs 32-bit systems; else the processor's."""
+        machine = packages.native_architecture(self._dpkg_status() or b"") or platform.machine().lower()
         if machine not in ARCHITECTURES:
-            raise UnsupportedError("architecture", f"No driver is known for the processor {machine}.")
+            raise UnsupportedError("architecture", f"No driver is known for the architecture {clean(machine)}.",
+                                   hint="Use the token on a computer with an Intel, AMD or 64-bit ARM processor.")
+        return ARCHITECTURES[machine]
+
+    def _read_facts(self) -> HostFacts:
         release = self._os_release()
         live = self._root == "/"
         return HostFacts(
             machine=self._machine_name(),
             root=self._root,
             system="linux",
-            architecture=ARCHITECTURES[machine],
+            architecture=self._architecture(),
             distribution=release.get("ID", ""),
             distribution_like=tuple(release.get("ID_LIKE", "").split()),
             version=release.get("VERSION_ID", ""),
             package_managers=self._package_managers(live),
             elevated=not live or posix.geteuid() == 0,
             running_services=live and Path("/run/systemd/system").is_dir(),
-            browsers=tuple(b for b, paths in BROWSER_PROGRAMS.items() if any(map(self.exists, paths))),
+            browsers=tuple(b for b, paths in BROWSER_PROGRAMS.items() if any(map(self._is_browser, paths))),
         )
+
+    def _is_browser(self, path: str) -> bool:
+        """True if a browser that is no snap lies here. A snap's place in /usr/bin is a link to the snap tool or a script."""
+        if not self.exists(path) or self.real_path(path).name == "snap":
+            return False
+        try:
+            content = self.read_bytes(path, MAX_SCRIPT_BYTES) or b""
+        except HostError:
+            return True  # larger than any script
+        return not (content.startswith(b"#!") and b"/snap/" in content)
 
     def _package_managers(self, live: bool) -> tuple[PackageManager, ...]:
         found: list[PackageManager] = []
-        has_dpkg = self.exists(DPKG_STATUS) and self.has_program("dpkg")
+        has_dpkg = self.exists(packages.STATUS_PATH) and self.has_program("dpkg")
         if live and has_dpkg and self.has_program("apt-get"):
             found.append("apt")
         if live and self.has_program("dnf"):
@@ -168,19 +189,3 @@ class LinuxHost:
         if self._root != "/" and not identity:
             identity = b"tree"
         return hashlib.sha256(b"keyfit" + identity.strip() + b"\0" + self._root.encode()).hexdigest()[:16]
-
-
-def parse_status(status: bytes) -> dict[str, str]:
-    """Installed packages and versions from dpkg's status file (deb-control(5)); foreign architectures as name:arch too."""
-    versions: dict[str, str] = {}
-    for paragraph in status.split(b"\n\n"):
-        if b"\nStatus: install ok installed" not in b"\n" + paragraph:
-            continue
-        fields: dict[bytes, str] = {}
-        for line in paragraph.split(b"\n"):
-            key, separator, value = line.partition(b": ")
-            if separator and key in (b"Package", b"Version", b"Architecture"):
-                fields[key] = value.decode("utf-8", "replace")
-        if b"Package" in fields:
-            versions.setdefault(fields[b"Package"], fields.get(b"Version", ""))
-    return versions

@@ -5,17 +5,20 @@ whole process tree is ended.
 """
 
 import os
-import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import IO
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING
 
-from keyfit.errors import HostError
+from keyfit.errors import BugError, HostError
+from keyfit.platforms.linux.posix import posix
 from keyfit.ports import Completed
 
+if TYPE_CHECKING:
+    import psutil
+
 PROGRAMS: dict[str, tuple[str, ...]] = {
+    "apt-cache": ("/usr/bin/apt-cache",),
     "apt-get": ("/usr/bin/apt-get",),
     "dpkg": ("/usr/bin/dpkg",),
     "dpkg-deb": ("/usr/bin/dpkg-deb",),
@@ -25,6 +28,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "systemctl": ("/usr/bin/systemctl", "/bin/systemctl"),
     "udevadm": ("/usr/bin/udevadm", "/bin/udevadm"),
     "modprobe": ("/usr/sbin/modprobe", "/sbin/modprobe"),
+    "rmmod": ("/usr/sbin/rmmod", "/sbin/rmmod"),
     "ldd": ("/usr/bin/ldd",),
     "xdg-open": ("/usr/bin/xdg-open",),
 }
@@ -45,7 +49,13 @@ GRACE_S = 10.0
 
 
 def find(name: str) -> str | None:
-    """Absolute path of a program of the table, or None if it is not installed."""
+    """Absolute path of a program of the table, or None if it is not installed.
+
+    Raises:
+        BugError: the table has no such program.
+    """
+    if name not in PROGRAMS:
+        raise BugError("program-not-in-table", f"Keyfit wanted to run {name!r}, which it may not.")
     return next((path for path in PROGRAMS[name] if os.access(path, os.X_OK)), None)
 
 
@@ -54,21 +64,25 @@ def run(argv: Sequence[str], *, timeout_s: float, environment: Mapping[str, str]
     """Run a program of the table and wait for it. `argv[0]` is its name in the table.
 
     Raises:
-        HostError: "program-missing", or "program-timeout" after the whole tree was ended.
+        HostError: "program-missing", "program-not-started", or "program-timeout" after the whole tree was ended.
     """
     path = find(argv[0])
     if path is None:
         raise HostError("program-missing", f"The program {argv[0]} is not installed on this system.",
                         hint="Install it with the system's package manager.")
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        # Files, not pipes: a daemon that the program leaves behind keeps no pipe of ours open.
-        process = subprocess.Popen([path, *argv[1:]], stdin=subprocess.PIPE if input_text else subprocess.DEVNULL,
-                                   stdout=out, stderr=err, env={**CLEAN_ENVIRONMENT, **(environment or {})}, cwd="/",
-                                   start_new_session=True, umask=0o022)
+    # Files, not pipes: a daemon that the program leaves behind keeps no pipe of ours open, and input that it does not
+    # read blocks nobody.
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        given.write(input_text.encode())
+        given.seek(0)
         try:
-            if input_text and process.stdin is not None:
-                process.stdin.write(input_text.encode())
-                process.stdin.close()
+            process = subprocess.Popen([path, *argv[1:]], stdin=given if input_text else subprocess.DEVNULL,
+                                       stdout=out, stderr=err, env={**CLEAN_ENVIRONMENT, **(environment or {})},
+                                       cwd="/", start_new_session=True, umask=0o022)
+        except OSError as error:
+            raise HostError("program-not-started", f"{path} could not be started: {error.strerror}.",
+                            hint="Reinstall the package that it belongs to.") from error
+        try:
             process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
             end_tree(process)
@@ -84,31 +98,45 @@ def end_tree(process: subprocess.Popen[bytes]) -> None:
     """Ask every process of the tree to end, then make them."""
     import psutil
 
-    try:
-        parent = psutil.Process(process.pid)
-        tree = [*parent.children(recursive=True), parent]
-    except psutil.NoSuchProcess:
-        tree = []
+    tree = _tree(process.pid)
     for member in tree:
-        _signal(member.pid, signal.SIGTERM)
+        _end(member.terminate)
     _, alive = psutil.wait_procs(tree, timeout=GRACE_S)
-    for member in alive:
-        _signal(member.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    # whoever was started meanwhile
+    for member in {*alive, *_tree(process.pid)}:
+        _end(member.kill)
     process.wait()
 
 
-def _signal(pid: int, number: int) -> None:
+def _tree(leader: int) -> "list[psutil.Process]":
+    """The children of a session's leader, and the members of the session: those whose own parent ended count as well."""
+    import psutil
+
+    found: set[psutil.Process] = set()
     try:
-        os.kill(pid, number)
-    except ProcessLookupError:
+        parent = psutil.Process(leader)
+        found = {parent, *parent.children(recursive=True)}
+    except psutil.NoSuchProcess:
         pass
+    return [*found, *(p for p in psutil.process_iter() if p not in found and _session(p.pid) == leader)]
+
+
+def _session(pid: int) -> int:
+    try:
+        return int(posix.getsid(pid))
+    except OSError:
+        return -1
+
+
+def _end(how: Callable[[], None]) -> None:
+    import psutil
+
+    try:
+        how()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        pass  # gone, or become another user's, whom we may not end
 
 
 def _head(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read(MAX_OUTPUT_BYTES).decode("utf-8", "replace")
-
-
-def exists_under(root: str, path: str) -> bool:
-    """True if `path` is there below `root`."""
-    return Path(root + path if root != "/" else path).exists()
