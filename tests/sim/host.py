@@ -21,6 +21,8 @@ from tests.sim.power import Power
 
 FACTS = HostFacts(machine="sim0", root="/", system="linux", architecture="amd64", distribution="debian", version="12",
                   package_managers=("apt", "dpkg"), elevated=True, running_services=True, browsers=("firefox", "chromium"))
+STANDING = ("/etc", "/usr", "/usr/lib", "/opt", "/var", "/var/lib", "/var/lib/dpkg", "/var/lib/dpkg/info")
+"""Directories of every machine."""
 READING = {"is-enabled", "is-active"}
 
 
@@ -42,7 +44,7 @@ class SimHost:
         self.files: dict[str, bytes] = {}
         self.modes: dict[str, int] = {}
         self.links: dict[str, str] = {}
-        self.directories: set[str] = {"/etc", "/usr", "/var", "/opt"}
+        self.directories: set[str] = set(STANDING)
         self.packages = SimPackages(self._place, self._drop)
         self.units: dict[str, list[bool]] = {"pcscd.socket": [True, True], "pcscd.service": [True, True]}
         self.full_at = 0
@@ -149,7 +151,8 @@ class SimHost:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that a user could find changed."""
-        real = {f"/{p.relative_to(self._scratch)}": p.read_bytes() if p.is_file() else None
+        here = str(self._scratch).encode()
+        real = {f"/{p.relative_to(self._scratch)}": p.read_bytes().replace(here, b"") if p.is_file() else None
                 for p in sorted(self._scratch.rglob("*"))}
         return {"files": dict(self.files), "directories": set(self.directories), "real": real,
                 "installed": self.package_versions(), "unpacked": sorted(self.packages.unpacked),
@@ -188,7 +191,12 @@ class SimHost:
         self.files[path] = data
 
     def _drop(self, path: str) -> None:
+        """A package tool removes a file, and the directories that this leaves empty, as dpkg does."""
         self.files.pop(path, None)
+        for parent in PurePosixPath(path).parents:
+            if str(parent) in STANDING or str(parent) == "/" or self._has_content(str(parent)):
+                return
+            self.directories.discard(str(parent))
 
     def _is_directory(self, path: str) -> bool:
         return path in self.directories or self.real_path(path).is_dir()
@@ -198,3 +206,16 @@ class SimHost:
         real = self.real_path(directory)
         return (any(here in PurePosixPath(p).parents for p in {*self.files, *self.directories})
                 or (real.is_dir() and any(real.iterdir())))
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What is different between two snapshots, one line each; empty if nothing is."""
+    lines = []
+    for what, old in before.items():
+        new = after[what]
+        if isinstance(old, dict):
+            lines += [f"{what} {key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+                      for key in sorted({*old, *new}) if old.get(key, "absent") != new.get(key, "absent")]
+        elif old != new:
+            lines.append(f"{what}: {sorted(old)} -> {sorted(new)}")
+    return lines

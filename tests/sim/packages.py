@@ -55,6 +55,8 @@ class SimPackages:
     def add(self, package: SimPackage) -> None:
         """Install without a package tool, for the machine as the test finds it."""
         self.installed[package.name] = package
+        self.unpacked.pop(package.name, None)
+        self._put(_file_list(package.name), b"")
         for path, text in package.files.items():
             self._put(path, text.encode())
 
@@ -78,7 +80,7 @@ class SimPackages:
             return answer(argv, 100, err=f"E: Unable to locate package {unknown[0]}")
         for name in self._with_dependencies(names):
             if name in self.broken:
-                self.unpacked[name] = self.archive[name]
+                self._unpack(self.archive[name])
                 return answer(argv, 100, err=f"dpkg: error processing package {name} (--configure):\n"
                               "E: Sub-process /usr/bin/dpkg returned an error code (1)")
             self.add(self.archive[name])
@@ -110,9 +112,9 @@ class SimPackages:
             return answer(argv, 1, err="dpkg: error: not a Debian format archive")
         missing = [d for d in package.depends if d not in self.installed]
         if missing or package.name in self.broken:
-            self.unpacked[package.name] = package
-            return answer(argv, 1, err=f"dpkg: dependency problems prevent configuration of {package.name}:\n"
-                          f" {package.name} depends on {', '.join(missing)}; however:\n  Package is not installed.")
+            self._unpack(package)
+            return answer(argv, 1, err=f"dpkg: dependency problems prevent configuration of {package.name}:\n" + "".join(
+                f" {package.name} depends on {name}; however:\n  Package {name} is not installed.\n" for name in missing))
         self.add(package)
         return answer(argv)
 
@@ -142,11 +144,22 @@ class SimPackages:
             taken += more
         return taken
 
+    def _unpack(self, package: SimPackage) -> None:
+        """Files and file list are there, but dpkg does not call it installed."""
+        self.unpacked[package.name] = package
+        self._put(_file_list(package.name), b"")
+        for path, text in package.files.items():
+            self._put(path, text.encode())
+
     def _purge(self, name: str) -> None:
-        package = self.installed.pop(name, None)
-        self.unpacked.pop(name, None)
+        package = self.installed.pop(name, None) or self.unpacked.pop(name, None)
+        self._drop(_file_list(name))
         for path in package.files if package else ():
             self._drop(path)
+
+
+def _file_list(name: str) -> str:
+    return f"/var/lib/dpkg/info/{name}.list"
 
 
 def _words(argv: Sequence[str]) -> list[str]:

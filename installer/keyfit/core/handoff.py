@@ -28,6 +28,8 @@ def check_page(page: str) -> None:
         raise PolicyError("page-refused", f"The page {page[:80]!r} is not a plain https address, so it is not opened.",
                           hint="Tell the publisher of the brand's data.")
     labels = found["host"].split(".")
-    if labels[-1].isdigit() or any(len(label) > 63 for label in labels):
+    # browsers take a host whose last label is a number, also in hexadecimal, for an IPv4 address (WHATWG URL, "ends in a
+    # number"); no top-level domain begins with a digit
+    if not labels[-1][0].isalpha() or any(len(label) > 63 for label in labels):
         raise PolicyError("page-refused", f"The host {found['host']!r} is not a name.",
                           hint="Tell the publisher of the brand's data.")

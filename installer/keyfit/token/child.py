@@ -23,7 +23,9 @@ from keyfit.token import pcsc, pkcs11
 from keyfit.token.protocol import MAX_CERTIFICATES, MAX_SLOTS, failed, safe_readers, safe_report
 
 MAX_ADDRESS_BYTES = 4 * 1024**3
-"""Address space: ten times what the largest known module takes; keeps a runaway one from filling the memory."""
+"""Address space; generous, because every thread of a module reserves 64 MB of it (glibc's malloc arenas)."""
+MAX_DATA_BYTES = 1024**3
+"""Memory that can be written to (Linux counts private mappings since 4.7): keeps a runaway module from filling it."""
 MAX_CPU_S = 300
 """Processor time: waiting for a card takes none, so only an endless loop reaches it."""
 MAX_CERTIFICATE_BYTES = 65_536
@@ -94,7 +96,7 @@ def _limit() -> None:
 
     limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, MAX_CPU_S)]
     if sys.platform == "linux":
-        limits.append((resource.RLIMIT_AS, MAX_ADDRESS_BYTES))
+        limits += [(resource.RLIMIT_AS, MAX_ADDRESS_BYTES), (resource.RLIMIT_DATA, MAX_DATA_BYTES)]
         _no_new_privileges()
     for kind, value in limits:
         _, hard = resource.getrlimit(kind)

@@ -1,1 +1,4 @@
-"""Signed data: TUF metadata on an embedded root, manifests, payloads. Nothing comes out of here that was not verified."""
+"""Signed data: TUF metadata on the embedded root, manifests decoded from it, payloads downloaded against it.
+
+Everything that needs tuf, requests or cryptography is imported when it is first used.
+"""

@@ -1,225 +1,142 @@
-"""The signed repository: python-tuf's client on the embedded root, manifests, payloads.
+"""The signed repository as the rest of Keyfit sees it: `keyfit.ports.Repository` over one or several addresses."""
 
-Layout below each address: `metadata/` (TUF), `targets/` (manifests, names prefixed with their hash) and `payloads/`.
-"""
-
-import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
-from keyfit.errors import KeyfitError, NetworkError, StorageError, TrustError
-from keyfit.filelock import file_lock
+from keyfit.errors import KeyfitError, NetworkError, TrustError, UserError
 from keyfit.model.catalog import Manifest, Payload
-from keyfit.ports import Progress
-from keyfit.trust import decode
-from keyfit.trust.http import Fetcher, HttpStatusError, Limits, check_url
-from keyfit.trust.payload import fetch as fetch_payload
+from keyfit.ports import Clock, Progress
+from keyfit.trust.addresses import check_repository, host_of
+from keyfit.trust.files import FileLock, private_directory
+from keyfit.trust.floors import Floors
+from keyfit.trust.limits import MANIFEST_BYTES, Limits
+from keyfit.trust.manifests import TARGET_NAME, decode_manifest
+from keyfit.trust.transport import Transport
 
 if TYPE_CHECKING:
-    from tuf.ngclient.fetcher import FetcherInterface
-    from tuf.ngclient.updater import Updater
+    from keyfit.trust.metadata import Role
 
-LOCK_WAIT_S = 30.0
-MAX_SEQUENCES_BYTES = 10_000_000
+T = TypeVar("T")
 
 
 class TufRepository:
-    """See `ports.Repository`.
+    """Signed data from the first of several addresses that has it and passes every check.
+
+    All addresses carry the same repository; they are told apart only by whether they answer. The metadata directory
+    holds `lock`, `floors.json` and, under `tuf/`, what python-tuf keeps; it has to be as private as what is installed
+    from it (security D6).
 
     Args:
-        urls: addresses of the same repository, tried in turn; each ends where `metadata/` begins.
-        trusted_root: root metadata that the program carries. It alone is believed at the start (security A1); a root found in
-            the cache is not.
-        metadata_dir: where verified metadata is kept; only its owner may write there.
-        cache_dir: where payloads are kept.
+        urls: of folders with `metadata/`, `targets/` and `payloads/` in them; in the order in which they are tried.
+        trusted_root: the root metadata that this build carries.
+        metadata_dir, cache_dir: made when first needed, for this user alone.
+        clock: compared with signed dates; expiry itself is checked against the system's clock by python-tuf.
 
     Raises:
-        UserError: an address is not allowed.
+        UserError: an address is neither https, a folder, nor http on this machine.
     """
 
     def __init__(self, *, urls: Sequence[str], trusted_root: bytes, metadata_dir: Path, cache_dir: Path,
-                 limits: Limits | None = None) -> None:
-        for url in urls:
-            check_url(url)
-        self._urls = tuple(url.rstrip("/") for url in urls)
-        self._root = trusted_root
-        self._dir = metadata_dir
-        self._cache = cache_dir
+                 clock: Clock | None = None, limits: Limits | None = None) -> None:
+        if not urls:
+            raise UserError("no-repository", "Expected the address of a repository, came none.",
+                            hint="Use --repository URL.")
+        self._urls = tuple(dict.fromkeys(check_repository(url) for url in urls))
+        self._trusted_root = trusted_root
+        self._metadata_dir = metadata_dir
+        self._cache_dir = cache_dir
+        self._now = clock.now if clock is not None else time.time
         self._limits = limits or Limits()
-        self._fetcher = Fetcher(self._limits)
-        self._updater: Updater | None = None
-        self._url = ""
+        self._transport = Transport(self._limits)
+        self._floors = Floors(metadata_dir)
+        self._current: tuple[str, Role] | None = None
 
     def refresh(self) -> None:
-        """See `ports.Repository`. Each address gets its own strict run; the first that passes is used."""
-        failures: list[KeyfitError] = []
-        with self._locked():
-            for url in self._urls:
-                try:
-                    self._updater = self._refreshed(url)
-                except (NetworkError, TrustError) as error:
-                    failures.append(error)
-                    continue
-                self._url = url
-                return
-        raise next((f for f in failures if isinstance(f, TrustError)), failures[0])
+        """Bring the metadata up to date: the whole TUF client workflow, at the first address that passes it.
+
+        Raises:
+            NetworkError: no address could be reached.
+            TrustError: signature, expiry, rollback or clock check failed.
+            StorageError, BusyError: the metadata directory cannot be used.
+        """
+        self._current = None
+        with self._lock():
+            self._at_any_address(lambda _: None)
 
     def manifest(self, target: str) -> Manifest | None:
-        """See `ports.Repository`. A brand's number never goes back (security A5)."""
-        with self._locked():
-            data = self._target(target)
-            if data is None:
-                return None
-            found = decode.manifest(data, target)
-            self._check_sequences(found)
-        return found
+        """The verified manifest at a target path, or None if the repository has no such target.
+
+        Raises:
+            NetworkError, TrustError, StorageError, BusyError: as for `refresh`; a manifest that is malformed or below
+                a floor is a TrustError.
+        """
+        if not TARGET_NAME.fullmatch(target):
+            return None
+        with self._lock():
+            return self._at_any_address(lambda role: self._manifest_from(role, target))
 
     def payload(self, payload: Payload, progress: Progress | None = None) -> Path:
-        """See `ports.Repository`."""
-        ordered = sorted(self._urls, key=lambda url: url != self._url)
-        urls = (*(f"{url}/payloads/{payload.path}" for url in ordered), *payload.mirrors)
-        return fetch_payload(payload, urls, self._cache, fetcher=self._fetcher, limits=self._limits, progress=progress)
+        """Fetch and verify a payload; the returned file has exactly the signed hash and length.
 
-    def _refreshed(self, url: str) -> "Updater":
-        from tuf.api import exceptions
-        from tuf.ngclient.updater import Updater
+        Raises:
+            NetworkError, TrustError, StorageError, BusyError.
+        """
+        from keyfit.trust.payloads import PayloadStore
 
-        try:
-            updater = Updater(
-                metadata_dir=str(self._dir), metadata_base_url=f"{url}/metadata/", target_dir=None,
-                target_base_url=f"{url}/targets/", fetcher=_tuf_fetcher(self._fetcher), bootstrap=self._root)
-            updater.refresh()
-        except (exceptions.RepositoryError, exceptions.DownloadError, ValueError) as error:
-            raise explain(error, url) from error
-        except OSError as error:
-            raise StorageError("cannot-write", f"{self._dir} cannot be written: {error.strerror}.",
-                               hint="Check the disk and the rights.") from error
-        return updater
+        path = quote(payload.path, safe="/~+")
+        urls = [f"{url}payloads/{path}" for url in self._order()] + list(payload.mirrors)
+        return PayloadStore(self._cache_dir, self._transport).fetch(payload, urls, progress)
 
-    def _target(self, target: str) -> bytes | None:
-        from tuf.api import exceptions
+    def _manifest_from(self, role: "Role", target: str) -> Manifest | None:
+        data = role.target(target, MANIFEST_BYTES)
+        if data is None:
+            return None
+        manifest = decode_manifest(data, target)
+        self._floors.check_and_raise(manifest)
+        return manifest
 
-        if self._updater is None:
-            raise RuntimeError("refresh comes first")
-        try:
-            info = self._updater.get_targetinfo(target)
-            if info is None:
-                return None
-            if info.length > decode.MAX_MANIFEST_BYTES:
-                raise TrustError("manifest-malformed", f"The manifest {target} is too large.")
-            directory, _, name = target.rpartition("/")
-            sha256 = info.hashes["sha256"]
-            data = b"".join(_capped(self._fetcher.stream(f"{self._url}/targets/{directory}/{sha256}.{name}"), info.length))
-            info.verify_length_and_hashes(data)
-        except (exceptions.RepositoryError, exceptions.DownloadError, KeyError) as error:
-            raise explain(error, self._url) from error
-        except HttpStatusError as error:
-            raise NetworkError("repository-incomplete", f"The repository lists {target} but does not serve it: {error.message}",
-                               hint="Try again in a few minutes: it may be in the middle of a release.") from error
-        return data
+    def _at_any_address(self, work: Callable[["Role"], T]) -> T:
+        """Do `work` at the first address where it succeeds. A mirror may answer well-formed and stale, so failing over
+        is a matter of whole workflows, not of single requests."""
+        from keyfit.trust.payloads import most_telling
 
-    def _check_sequences(self, found: Manifest) -> None:
-        path = self._dir / "sequences.json"
-        known = _sequences(path)
-        for brand in found.brands:
-            if brand.sequence < known.get(brand.brand, 0):
-                raise TrustError(
-                    "manifest-rollback", f"The repository offers release {brand.sequence} of {brand.brand}, but release"
-                    f" {known[brand.brand]} was seen already.", hint="It may be out of date or tampered with; use another one.")
-        newer = {b.brand: b.sequence for b in found.brands if b.sequence > known.get(b.brand, 0)}
-        if newer:
-            beside = path.with_suffix(".new")
+        failures: list[KeyfitError] = []
+        for url in self._order():
             try:
-                beside.write_text(json.dumps({**known, **newer}))
-                beside.replace(path)
-            except OSError as error:
-                raise StorageError("cannot-write", f"{path} cannot be written: {error.strerror}.",
-                                   hint="Check the disk and the rights.") from error
+                return work(self._role(url))
+            except (NetworkError, TrustError) as error:
+                if error.code == "clock-behind":
+                    raise
+                self._current = None
+                failures.append(error)
+        raise most_telling(failures)
 
-    def _locked(self) -> "_Lock":
-        return _Lock(self._dir)
+    def _role(self, url: str) -> "Role":
+        if self._current is not None and self._current[0] == url:
+            return self._current[1]
+        from keyfit.trust.metadata import Fetcher, Role, check_root
 
+        check_root(self._trusted_root)
+        self._floors.check_clock(self._now(), self._limits.clock_slack_s)
+        folder = self._metadata_dir / "tuf"
+        private_directory(folder)
+        hosts = frozenset(host_of(address) for address in self._urls)
+        role = Role(url, folder, self._trusted_root, Fetcher(self._transport, hosts))
+        self._floors.raise_signed_at(role.signed_at())
+        self._floors.check_clock(self._now(), self._limits.clock_slack_s)
+        self._current = (url, role)
+        return role
 
-class _Lock:
-    """The lock of a metadata folder, which is made first: two runs at once would trip over each other's files."""
+    def _order(self) -> Iterator[str]:
+        """The addresses, the one in use first."""
+        used = self._current[0] if self._current is not None else None
+        if used is not None:
+            yield used
+        yield from (url for url in self._urls if url != used)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError("cannot-write", f"{self._folder} cannot be made: {error.strerror}.",
-                               hint="Check the disk and the rights, or give another --state-dir.") from error
-        self._held = file_lock(self._folder / "lock", wait_s=LOCK_WAIT_S)
-        self._held.__enter__()
-
-    def __exit__(self, *about: object) -> None:
-        self._held.__exit__(None, None, None)
-
-
-def explain(error: Exception, url: str) -> KeyfitError:
-    """The error for what python-tuf raised."""
-    from tuf.api import exceptions
-
-    if isinstance(error.__cause__, KeyfitError):
-        return error.__cause__
-    text = str(error).rstrip(".")
-    publisher = "Nothing was installed. Try again later; if it stays so, tell the publisher of the repository."
-    if isinstance(error, exceptions.ExpiredMetadataError):
-        return TrustError("metadata-expired", f"The signed data of {url} has expired: {text}.",
-                          hint="Check this computer's date. If it is right, the publisher has to renew the data.")
-    if isinstance(error, exceptions.BadVersionNumberError):
-        return TrustError("metadata-rollback", f"{url} offers older data than was seen before: {text}.", hint=publisher)
-    if isinstance(error, exceptions.UnsignedMetadataError):
-        return TrustError("metadata-signature", f"The data of {url} is not signed by the keys that are trusted: {text}.",
-                          hint=publisher)
-    if isinstance(error, exceptions.LengthOrHashMismatchError):
-        return TrustError("metadata-hash", f"The data of {url} is not what was signed: {text}.", hint=publisher)
-    if isinstance(error, exceptions.DownloadLengthMismatchError):
-        return TrustError("metadata-too-long", f"{url} sends more than is allowed: {text}.", hint=publisher)
-    if isinstance(error, exceptions.DownloadError):
-        return NetworkError("repository-unreachable", f"{url} cannot be used: {text}.",
-                            hint="Check the network connection and the address, then run this again.")
-    return TrustError("metadata-malformed", f"The data of {url} is malformed: {text}.", hint=publisher)
-
-
-def _tuf_fetcher(fetcher: Fetcher) -> "FetcherInterface":
-    from tuf.api.exceptions import DownloadHTTPError
-    from tuf.ngclient.fetcher import FetcherInterface
-
-    class TufFetcher(FetcherInterface):
-        """Ours, in the shape that python-tuf wants."""
-
-        def _fetch(self, url: str) -> Iterator[bytes]:
-            try:
-                yield from fetcher.stream(url)
-            except HttpStatusError as error:
-                raise DownloadHTTPError(error.message, error.status) from error
-
-    return TufFetcher()
-
-
-def _capped(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    total = 0
-    for chunk in chunks:
-        total += len(chunk)
-        if total > limit:
-            raise TrustError("target-too-long", f"A manifest is longer than the {limit} bytes that were signed.",
-                             hint="Tell the publisher of the repository.")
-        yield chunk
-
-
-def _sequences(path: Path) -> dict[str, int]:
-    """What was seen before. A damaged file counts as nothing seen: TUF's own rollback protection still holds."""
-    try:
-        with path.open("rb") as file:
-            found = json.loads(file.read(MAX_SEQUENCES_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {str(k): v for k, v in found.items() if isinstance(v, int)}
-
+    def _lock(self) -> FileLock:
+        private_directory(self._metadata_dir)
+        return FileLock(self._metadata_dir / "lock", self._limits.lock_wait_s)

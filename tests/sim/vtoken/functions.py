@@ -219,10 +219,9 @@ class MassStorageFunction(Function):
                 return self._start_stop(command[4])
             case 0x25:  # READ CAPACITY
                 return struct.pack(">II", last_block, self.block_length)
-            case 0x28:  # READ (10)
-                return self._read(int.from_bytes(command[2:6], "big"), int.from_bytes(command[7:9], "big"))
-            case 0xA8:  # READ (12)
-                return self._read(int.from_bytes(command[2:6], "big"), int.from_bytes(command[6:10], "big"))
+            case 0x28 | 0xA8:  # READ (10), READ (12)
+                count = command[7:9] if command[0] == 0x28 else command[6:10]
+                return self._read(int.from_bytes(command[2:6], "big"), int.from_bytes(count, "big"))
             case 0x43:  # READ TOC: one data track, and the lead-out
                 tracks = bytes([0, 0x14, 1, 0, 0, 0, 0, 0, 0, 0x14, 0xAA, 0]) + struct.pack(">I", last_block + 1)
                 return bytes([0, 18, 1, 1]) + tracks

@@ -165,26 +165,20 @@ class PivCard:
             return self._select(command.p1, data)
         if not self._selected:
             raise _Refusal(_NO_INSTRUCTION)
-        match command.ins:
-            case 0x20:
-                return self._verify(command.p1, command.p2, data)
-            case 0x24:
-                return self._change_reference(command.p2, data)
-            case 0x2C:
-                return self._reset_retry_counter(data)
-            case 0xCB:
-                return self._get_data(data)
-            case 0xDB:
-                return self._put_data(data)
-            case 0x47:
-                return self._generate(command.p2, data)
-            case 0x87:
-                return self._general_authenticate(command.p1, command.p2, data)
-            case 0xFD:
-                return FIRMWARE
-            case 0xF8:
-                return self.serial.to_bytes(4, "big")
-        raise _Refusal(_NO_INSTRUCTION)
+        handlers = {
+            0x20: lambda: self._verify(command.p1, command.p2, data),
+            0x24: lambda: self._change_reference(command.p2, data),
+            0x2C: lambda: self._reset_retry_counter(data),
+            0xCB: lambda: self._get_data(data),
+            0xDB: lambda: self._put_data(data),
+            0x47: lambda: self._generate(command.p2, data),
+            0x87: lambda: self._general_authenticate(command.p1, command.p2, data),
+            0xFD: lambda: FIRMWARE,
+            0xF8: lambda: self.serial.to_bytes(4, "big"),
+        }
+        if command.ins not in handlers:
+            raise _Refusal(_NO_INSTRUCTION)
+        return handlers[command.ins]()
 
     # -- application and login
 

@@ -1,7 +1,6 @@
 """The list of readers in a driver bundle: read as the daemon reads it, edited without touching another byte."""
 
 import string
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -166,13 +165,3 @@ def test_h4_whatever_the_file_holds_an_edit_is_refused_or_sound(data: bytes, new
     assert ccidlist.problems(after) == ()
     assert as_tuples(after) == [*as_tuples(data), new]
     assert ccidlist.remove_entry(after, *new) == data
-
-
-def test_the_list_of_the_installed_libccid_can_be_edited_and_restored(tmp_path: Path) -> None:
-    """The real file of the Debian package libccid: 562 readers in version 1.5.2."""
-    before = Path("/etc/libccid_Info.plist").read_bytes()
-    assert len(as_tuples(before)) > 500
-    assert ccidlist.problems(before) == ()
-    after = ccidlist.add_entry(before, 0xFFF1, 0xFFF2, "Keyfit Test")
-    assert len(as_tuples(after)) == len(as_tuples(before)) + 1
-    assert ccidlist.remove_entry(after, 0xFFF1, 0xFFF2, "Keyfit Test") == before

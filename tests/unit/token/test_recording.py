@@ -89,4 +89,8 @@ def test_h4_any_bytes_are_a_recording_or_refused(data: bytes) -> None:
     try:
         parse_recording(data, "file")
     except DataError as error:
-        assert error.problems
+        refused = error
+    else:
+        return
+    assert refused.problems
+    assert refused.code == "recording-malformed"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.vm.bench.host import BENCH, built_once, digest, qemu_version
 from tests.vm.bench.image import Image
-from tests.vm.bench.machine import Hardware, Machine, State
+from tests.vm.bench.machine import Machine, State
+from tests.vm.bench.qemu import Hardware
 
 _WAIT_FOR_SYSTEMD = ["systemctl", "is-system-running", "--wait"]
 _WARM_UP = "modprobe -a xhci_pci usbhid; udevadm settle; lsusb; apt-cache policy bash; dpkg -s dpkg; openssl version"

@@ -151,9 +151,10 @@ def storage_error(path: str, error: OSError) -> StorageError:
 
 def _read(path: str, place: Place, max_bytes: int) -> bytes:
     handle = _open_for_reading(place)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise HostError("not-a-file", f"{path} is not a regular file.", hint="Look at what it is and move it away.")
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise HostError("not-a-file", f"{path} is not a regular file.", hint="Look at what it is and move it away.")
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise HostError("file-too-large", f"{path} is larger than {max_bytes} bytes.",

@@ -239,7 +239,7 @@ class Agent:
                 answer = getattr(self, "op_" + request["op"])(request, payload)
                 if answer is not None:
                     self.port.send({"id": request["id"], "done": True, **answer[0]}, answer[1])
-            except Exception as problem:  # the host is told, whatever it was
+            except Exception as problem:  # noqa: BLE001 - the host is told, whatever it was
                 self.port.send({"id": request.get("id"), "error": f"{type(problem).__name__}: {problem}"})
 
 

@@ -1,0 +1,155 @@
+"""python-tuf's client on our transport, and its errors as ours. Imports tuf: import this module only when needed."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tuf.api import exceptions as tuf
+from tuf.api.metadata import Metadata, Root, Timestamp
+from tuf.ngclient import Updater, UpdaterConfig
+from tuf.ngclient.fetcher import FetcherInterface
+
+from keyfit.errors import KeyfitError, NetworkError, TrustError
+from keyfit.trust.addresses import origin
+from keyfit.trust.files import storage_error
+from keyfit.trust.transport import Transport, captive_portal
+
+SIGNED_AT = "x-keyfit-signed-at"
+"""Field of the timestamp role that says when it was signed (ISO 8601, UTC). TUF allows further fields in `signed`
+(specification 1.0.34, "File formats: general principles")."""
+_ASK_PUBLISHER = "Tell the publisher of this repository; do not install from it until it is mended."
+
+
+class Fetcher(FetcherInterface):
+    """Metadata and manifests over our transport."""
+
+    def __init__(self, transport: Transport, allowed_hosts: frozenset[str]) -> None:
+        self._transport = transport
+        self._allowed_hosts = allowed_hosts
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        seconds = self._transport.limits.metadata_s
+        with self._transport.get(url, seconds=seconds, allowed_hosts=self._allowed_hosts) as answer:
+            if answer.status in (403, 404):
+                for _ in answer.chunks():  # the first piece of a small page frees the connection for the next request
+                    break
+                raise tuf.DownloadHTTPError(f"{origin(url)} does not have {url.rpartition('/')[2]}", answer.status)
+            answer.require_data()
+            first = True
+            for chunk in answer.chunks():
+                if first and chunk.lstrip()[:1] == b"<":
+                    raise captive_portal(url)
+                first = first and not chunk.strip()
+                yield chunk
+
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        """Like the base class's, but in memory instead of a file in a directory that others may write."""
+        data = bytearray()
+        for chunk in self.fetch(url):
+            data += chunk
+            if len(data) > max_length:
+                raise tuf.DownloadLengthMismatchError(f"more than {max_length} bytes came for {url.rpartition('/')[2]}")
+        return bytes(data)
+
+
+class Role:
+    """A verified view of one repository address: refreshed metadata and the targets below it."""
+
+    def __init__(self, url: str, folder: Path, trusted_root: bytes, fetcher: Fetcher) -> None:
+        """Run the whole client workflow (TUF specification 1.0.34, section 5), beginning at the embedded root.
+
+        Raises:
+            KeyfitError: as `translated` says.
+        """
+        self._url = url
+        self._folder = folder
+        self._fetcher = fetcher
+        try:
+            # bootstrap: the root that this build carries, never the one in the cache (security A1)
+            self._updater = Updater(str(folder), url + "metadata/", fetcher=fetcher, config=UpdaterConfig(),
+                                    bootstrap=trusted_root)
+            self._updater.refresh()
+        except (tuf.RepositoryError, tuf.DownloadError, OSError) as error:
+            raise translated(error, url, folder) from error
+
+    def signed_at(self) -> float:
+        """When the timestamp was signed, in seconds since the epoch; 0 if it does not say."""
+        try:
+            timestamp = Metadata[Timestamp].from_bytes((self._folder / "timestamp.json").read_bytes()).signed
+            moment = datetime.fromisoformat(str(timestamp.unrecognized_fields.get(SIGNED_AT, "")))
+        except (OSError, ValueError, tuf.RepositoryError):
+            return 0.0
+        return moment.timestamp() if moment.tzinfo and moment < timestamp.expires.astimezone(UTC) else 0.0
+
+    def target(self, path: str, max_bytes: int) -> bytes | None:
+        """Verified content of a target, or None if there is no such target.
+
+        Raises:
+            KeyfitError: as `translated` says.
+        """
+        try:
+            info = self._updater.get_targetinfo(path)
+            if info is None:
+                return None
+            if info.length > max_bytes:
+                raise TrustError("manifest-invalid", f"Expected at most {max_bytes} bytes for {path}, its signed length"
+                                 f" is {info.length}.", hint=_ASK_PUBLISHER)
+            folder, _, name = path.rpartition("/")
+            # consistent snapshots: the file's name begins with its hash (specification, section 6.2)
+            data = self._fetcher.download_bytes(f"{self._url}targets/{folder}/{info.hashes['sha256']}.{name}",
+                                                info.length)
+            info.verify_length_and_hashes(data)
+        except tuf.LengthOrHashMismatchError as error:
+            raise TrustError("target-hash", f"Expected {path} from {origin(self._url)} with its signed hash and length,"
+                             " came other bytes.", hint=_ASK_PUBLISHER) from error
+        except tuf.DownloadLengthMismatchError as error:
+            raise TrustError("target-hash", f"Expected {info.length if info else 0} bytes of {path} from"
+                             f" {origin(self._url)}, came more.", hint=_ASK_PUBLISHER) from error
+        except KeyError as error:
+            raise TrustError("metadata-invalid", f"Expected a SHA-256 for {path}, the signed metadata has none.",
+                             hint=_ASK_PUBLISHER) from error
+        except (tuf.RepositoryError, tuf.DownloadError, OSError) as error:
+            raise translated(error, self._url, self._folder) from error
+        return data
+
+
+def check_root(trusted_root: bytes) -> None:
+    """See that the embedded root is one.
+
+    Raises:
+        TrustError: code "trusted-root-invalid".
+    """
+    try:
+        root = Metadata[Root].from_bytes(trusted_root)
+        root.verify_delegate(Root.type, root)
+    except (tuf.RepositoryError, ValueError) as error:
+        raise TrustError("trusted-root-invalid", f"The trusted root is not a signed TUF root: {error}.",
+                         hint="Give the repository's own root file, or install Keyfit again.") from error
+
+
+_REFUSALS: tuple[tuple[type[Exception], str, str, str], ...] = (
+    (tuf.ExpiredMetadataError, "metadata-expired", "is out of date",
+     "Check this computer's date and time. If they are right, the publisher has to renew the repository."),
+    (tuf.BadVersionNumberError, "metadata-rollback", "is older than what this computer has already seen",
+     "The repository or its mirror is out of date or was set back. Try another one, or ask the publisher."),
+    (tuf.UnsignedMetadataError, "metadata-signature", "is not signed by the keys that this program trusts",
+     _ASK_PUBLISHER + " If the repository is your own, check --trust-root."),
+    (tuf.LengthOrHashMismatchError, "metadata-hash", "does not have the hash or length that was signed", _ASK_PUBLISHER),
+    (tuf.RepositoryError, "metadata-invalid", "is not valid TUF metadata", _ASK_PUBLISHER),
+    (tuf.DownloadLengthMismatchError, "metadata-too-large", "is larger than metadata may be", _ASK_PUBLISHER),
+)
+"""tuf's exceptions, the special ones first: (type, code, what is wrong, hint)."""
+
+
+def translated(error: Exception, url: str, folder: Path) -> KeyfitError:
+    """An error of tuf or of the system as the one that a user sees."""
+    if isinstance(error, OSError):
+        return storage_error(error, folder, "use")
+    for kind, code, wrong, hint in _REFUSALS:
+        if isinstance(error, kind):
+            return TrustError(code, f"The metadata of {origin(url)} {wrong} ({error}).", hint=hint)
+    if isinstance(error, tuf.DownloadHTTPError):
+        return NetworkError("repository-file-missing", f"{error} (HTTP status {error.status_code}).",
+                            hint="Check the repository's address; otherwise ask the publisher.")
+    return NetworkError("repository-unreachable", f"{origin(url)} cannot be read.",
+                        hint="Check the network connection and the repository's address.")
