@@ -7,6 +7,7 @@ from pathlib import Path
 from keyfit.core import nssmodules
 
 MODUTIL = "/usr/bin/modutil"
+CERTUTIL = "/usr/bin/certutil"
 LIBRARY = "/usr/lib/softhsm/libsofthsm2.so"
 
 
@@ -52,7 +53,10 @@ def test_our_entry_is_the_one_that_modutil_writes(tmp_path: Path) -> None:
 
 
 def test_nss_takes_a_database_that_we_began(tmp_path: Path) -> None:
+    """The browser opens it for writing and makes the certificate and key files beside our list (here certutil does);
+    tools that only read cannot open it before that."""
     (tmp_path / "pkcs11.txt").write_bytes(nssmodules.add(nssmodules.empty(str(tmp_path)), "ACME Token", LIBRARY))
+    subprocess.run([CERTUTIL, "-d", f"sql:{tmp_path}", "-N", "--empty-password"], check=True, capture_output=True, timeout=60)
     assert listed(tmp_path) == ["NSS Internal PKCS #11 Module", "ACME Token"]
 
 

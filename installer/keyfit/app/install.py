@@ -143,10 +143,10 @@ def _perform(context: Context, selection: Selection, made: Plan, *, command: str
                                  " rights.", hint=f"sudo keyfit {command} {made.brand}")
         if not context.reporter.confirm(question(made)):
             raise UserError("cancelled", "Cancelled; nothing was changed.", outcome=Outcome.CANCELLED)
-        transaction.carry_out(made, host=context.host, journal=context.journal, verb="install",
-                              fetch=lambda p: _fetch(context, p), reporter=context.reporter,
-                              wait=lambda w: _wait(context, selection, w, silent=silent))
+        _carry_out(context, selection, made, silent=silent)
     else:
+        if context.facts.elevated and not context.journal.records(made.brand):
+            _carry_out(context, selection, made, silent=silent)  # on record, so that taking another brand back spares it
         messages.append(Message(level="info", code="nothing-to-do",
                                 text=f"Everything that {brand_label(selection.brand)} needs is already in place."))
     verdict = _verify(context, selection, made, silent=silent)
@@ -165,6 +165,11 @@ def question(made: Plan) -> str:
     lines += [f"  You will be asked: {wait.text}" for wait in made.waits]
     lines.append("Nothing else is changed.")
     return "\n".join(lines)
+
+
+def _carry_out(context: Context, selection: Selection, made: Plan, *, silent: bool) -> None:
+    transaction.carry_out(made, host=context.host, journal=context.journal, fetch=lambda p: _fetch(context, p),
+                          reporter=context.reporter, wait=lambda w: _wait(context, selection, w, silent=silent))
 
 
 def _fetch(context: Context, payload: Any) -> Path:

@@ -42,6 +42,15 @@ def add(data: bytes | None, name: str, path: str) -> bytes:
     return _dump(document)
 
 
+def take_back(data: bytes, name: str, before: str | None) -> bytes:
+    """The file with the module that was under this name before, or without it if there was none.
+
+    Raises:
+        HostError: "policies-malformed".
+    """
+    return remove(data, name) if before is None else add(data, name, before)
+
+
 def remove(data: bytes, name: str) -> bytes:
     """The file without the module; what becomes empty by that is taken out too.
 
@@ -76,13 +85,20 @@ def _member(holder: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _load(data: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(data.decode("utf-8-sig"))
+        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise HostError("policies-malformed", f"Firefox's policies.json is not valid JSON: {error}.",
                         hint=MAX_DEPTH_HINT) from error
     if not isinstance(document, dict):
         raise HostError("policies-malformed", "Firefox's policies.json does not hold an object.", hint=MAX_DEPTH_HINT)
     return document
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def _dump(document: dict[str, Any]) -> bytes:

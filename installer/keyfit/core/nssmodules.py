@@ -3,6 +3,8 @@
 Source: NSS, lib/sysinit and lib/util/utilmod.c (the "secmod" text database); an entry of ours looks as modutil writes one.
 """
 
+from keyfit.errors import HostError
+
 MAX_BYTES = 1_000_000
 INTERNAL = (
     "library=\n"
@@ -21,7 +23,15 @@ def has(data: bytes, name: str, library: str) -> bool:
 
 
 def add(data: bytes, name: str, library: str) -> bytes:
-    """Append an entry, unless it is there already."""
+    """Append an entry, unless it is there already.
+
+    Raises:
+        HostError: "module-name": a text that is empty or would bring lines of its own (security A9).
+    """
+    for text in (name, library):
+        if not text or not text.isprintable():
+            raise HostError("module-name", f"{text[:60]!r} cannot be written into the list of modules.",
+                            hint="Tell the publisher of the brand's data.")
     if has(data, name, library):
         return data
     return data + _joint(data) + _entry(name, library)

@@ -29,6 +29,7 @@ from keyfit.model.plan import (
     Archive,
     Blocked,
     CcidListLine,
+    Change,
     DistributionPackages,
     FirefoxPolicy,
     KernelModuleBlacklistFile,
@@ -104,7 +105,7 @@ def draft(brand: Brand, model: Model | None, device: UsbDevice | None, facts: Ho
         brand=brand, model=model, device=device, facts=facts, target=target, steps=tuple(steps),
         blocked=tuple(blocked), notes=tuple(notes),
         modules=tuple(ModuleUse(name=m.name, path=m.path) for m in modules),
-        needs=tuple(sorted(p.name for p in chosen)),
+        needs=tuple(sorted({key for step in steps for key in identities(step.change)})),
     )
 
 
@@ -133,6 +134,27 @@ def finish(plan_draft: Draft, satisfied: Collection[str]) -> Plan:
         handoff=brand.hand_off,
     )
     return msgspec.structs.replace(plan, id=plan_id(plan))
+
+
+def identities(change: Change) -> tuple[str, ...]:
+    """Keys of what a change brings about; two changes with a key in common share that thing."""
+    match change:
+        case DistributionPackages():
+            return tuple(f"package:{name}" for name in change.names)
+        case PackageFile():
+            return (f"package:{change.name}",)
+        case Archive():
+            return (f"folder:{change.prefix}",)
+        case CcidListLine():
+            return (f"reader:{change.id_vendor:04x}:{change.id_product:04x}",)
+        case FirefoxPolicy() | NssModule():
+            return (f"{change.__struct_config__.tag}:{change.name}:{change.module}",)
+        case ServiceState():
+            return (f"service:{change.unit}",)
+        case UdevRuleFile() | P11KitModule() | KernelModuleBlacklistFile():
+            return (f"file:{change.path}",)
+        case _:
+            assert_never(change)
 
 
 def plan_id(plan: Plan) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from keyfit.errors import HostError, StorageError
+from keyfit.errors import BusyError, HostError, StorageError
 from keyfit.filelock import file_lock
 from keyfit.model.plan import Plan
 
@@ -107,9 +107,12 @@ class Journal:
         with self._writing() as db:
             db.execute("UPDATE step SET state = 'done', after = ? WHERE txn = ? AND seq = ?", (json.dumps(after), txn, seq))
 
-    def undone(self, txn: int, seq: int, state: str = "undone") -> None:
-        """The step was taken back, or what others made of it was kept ("kept")."""
+    def undone(self, txn: int, seq: int, state: str = "undone", after: dict[str, Any] | None = None) -> None:
+        """The step was taken back; or it was found done ("skipped"), left alone because of what others did ("kept"), or left
+        for another brand that needs it ("shared", with what is left in `after`)."""
         with self._writing() as db:
+            if after is not None:
+                db.execute("UPDATE step SET after = ? WHERE txn = ? AND seq = ?", (json.dumps(after), txn, seq))
             db.execute("UPDATE step SET state = ? WHERE txn = ? AND seq = ?", (state, txn, seq))
 
     def finish(self, txn: int, state: str, message: str = "") -> None:
@@ -120,6 +123,15 @@ class Journal:
     def open_transactions(self) -> tuple[Record, ...]:
         """Those that were begun and have not ended, newest first."""
         return tuple(reversed(self._records("state IN ('running', 'removing')")))
+
+    def reopen(self, txn: int) -> None:
+        """An uninstall that could not even begin leaves the transaction as it was."""
+        with self._writing() as db:
+            db.execute("UPDATE txn SET state = 'done' WHERE id = ?", (txn,))
+
+    def shared(self) -> tuple[Record, ...]:
+        """Transactions that are removed but for steps that another brand needed then, oldest first."""
+        return tuple(r for r in self._records("state = 'removed'") if any(s.state == "shared" for s in r.steps))
 
     def mark_removing(self, txn: int) -> None:
         """An uninstall begins; should it be cut off, it is gone on with."""
@@ -184,6 +196,9 @@ class Journal:
                 os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
             except OSError as error:
                 raise _storage(self._file, error) from error
+        if self._file.is_symlink():
+            raise HostError("journal-link", f"The record {self._file} is a symbolic link, so it is not followed.",
+                            hint="Put the file itself there.")
         db = sqlite3.connect(self._file, timeout=BUSY_TIMEOUT_S)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -202,15 +217,21 @@ class Journal:
         """Made for administrators only; one that others may write is refused (security D1)."""
         try:
             self._dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-            mode = self._dir.stat().st_mode
+            mode = self._dir.lstat().st_mode
         except OSError as error:
             raise _storage(self._dir, error) from error
+        if not stat.S_ISDIR(mode):
+            raise HostError("state-dir-link", f"{self._dir} is a symbolic link, so the record in it cannot be trusted.",
+                            hint="Give the folder itself with --state-dir.")
         if os.name == "posix" and mode & (stat.S_IWOTH | stat.S_IWGRP):
             raise HostError("state-dir-writable", f"Others may write to {self._dir}, so the record in it cannot be trusted.",
                             hint=f"chmod go-w {self._dir}")
 
     def _explain(self, error: Exception) -> HostError:
         text = str(error)
+        if "locked" in text or "busy" in text:
+            return BusyError("another-installation", f"The record {self._file} is held by another program.",
+                             hint="Wait until it has finished, then run this again.")
         if "full" in text or "readonly" in text or "unable to open" in text or "disk I/O" in text:
             return StorageError("disk-full" if "full" in text else "cannot-write",
                                 f"The record {self._file} cannot be written: {text}.",

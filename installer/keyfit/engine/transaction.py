@@ -5,11 +5,12 @@ from typing import Any
 
 from msgspec import Struct
 
+from keyfit.core.plan import identities
 from keyfit.engine import steps
 from keyfit.engine.journal import Journal, Record, StepRecord
 from keyfit.engine.steps.base import Fetch
 from keyfit.errors import InterruptedChangeError, KeyfitError, Outcome, UserError
-from keyfit.model.plan import DistributionPackages, PackageFile, Plan, Step, Wait
+from keyfit.model.plan import DistributionPackages, Plan, Step, Wait
 from keyfit.ports import Host, Reporter
 
 
@@ -39,6 +40,9 @@ def carry_out(plan: Plan, *, host: Host, journal: Journal, fetch: Fetch, reporte
         InterruptedChangeError: it failed and could not be taken back: `recover` is needed.
     """
     with journal.locked():
+        if journal.open_transactions():
+            raise InterruptedChangeError("interrupted", "An earlier change was interrupted and has to be put right first.",
+                                         hint="sudo keyfit recover")
         _fetch_all(plan, fetch, reporter)
         txn = journal.begin(verb, plan)
         try:
@@ -67,6 +71,7 @@ def uninstall(brand: str, *, host: Host, journal: Journal, reporter: Reporter, l
         kept: list[str] = []
         for record in records[:1] if latest_only else records:
             kept += _remove(record, host=host, journal=journal, reporter=reporter)
+        _release_shared(host=host, journal=journal, reporter=reporter)
     return Result(kept=tuple(kept))
 
 
@@ -96,6 +101,7 @@ def recover(*, host: Host, journal: Journal, reporter: Reporter) -> Result:
         for record in journal.open_transactions():
             if record.state == "removing":
                 kept = _remove(record, host=host, journal=journal, reporter=reporter)
+                _release_shared(host=host, journal=journal, reporter=reporter)
                 notes.append(f"{record.plan.brand}: the uninstall was finished" + "".join(f"; {k}" for k in kept))
             elif len(record.steps) == len(record.plan.steps) and all(s.state in ("done", "skipped") for s in record.steps):
                 journal.finish(record.id, "done", "finished by recover")
@@ -150,49 +156,69 @@ def _take_back(txn: int, *, host: Host, journal: Journal, reporter: Reporter, ca
 
 
 def _remove(record: Record, *, host: Host, journal: Journal, reporter: Reporter) -> list[str]:
+    """Take a finished transaction back.
+
+    Raises:
+        KeyfitError: nothing could be taken back; all is as it was.
+        InterruptedChangeError: part of it was; `recover` goes on.
+    """
     journal.mark_removing(record.id)
-    kept = _undo_steps(record, host=host, journal=journal, reporter=reporter)
+    try:
+        kept = _undo_steps(record, host=host, journal=journal, reporter=reporter)
+    except KeyfitError as error:
+        now = next(r for r in journal.open_transactions() if r.id == record.id)
+        if now.steps == record.steps and record.state == "done":
+            journal.reopen(record.id)
+            raise
+        raise InterruptedChangeError("undo-failed", f"Not everything could be taken back: {error.message}",
+                                     hint="Put right what it says, then run: sudo keyfit recover") from error
     journal.finish(record.id, "removed", "; ".join(kept)[:2000])
     return kept
 
 
-def _undo_steps(record: Record, *, host: Host, journal: Journal, reporter: Reporter) -> list[str]:
+def _undo_steps(record: Record, *, host: Host, journal: Journal, reporter: Reporter,
+                states: tuple[str, ...] = ("done", "intended")) -> list[str]:
+    """Undo the steps that are in one of `states`, last first; what was left alone, one line each."""
     by_id = {step.id: step for step in record.plan.steps}
     kept = []
     for done in sorted(record.steps, key=lambda s: s.seq, reverse=True):
-        if done.state not in ("done", "intended"):
-            continue
-        step = by_id[done.step_id]
-        needed_by = _others_that_need(step, record, journal)
-        if needed_by:
-            text = f"{step.action}: stays, because {', '.join(needed_by)} needs it too"
-        else:
-            text = steps.undo(step.change, host, *_states(step, done, record, journal))
-        journal.undone(record.id, done.seq, "kept" if text else "undone")
-        reporter.step(step.id, "undo", text if text else step.undo)
-        if text:
-            kept.append(text)
+        if done.state in states:
+            step = by_id[done.step_id]
+            text = _undo_step(step, done, record, host=host, journal=journal)
+            reporter.step(step.id, "undo", text or step.undo)
+            kept += [text] if text else []
     return kept
 
 
-def _others_that_need(step: Step, record: Record, journal: Journal) -> list[str]:
-    """Brands on record whose own data asks for the same thing, for changes that cannot be told apart (services, list entries)."""
-    if isinstance(step.change, DistributionPackages | PackageFile):
-        return []
+def _undo_step(step: Step, done: StepRecord, record: Record, *, host: Host, journal: Journal) -> str:
     others = [r for r in journal.records() if r.id != record.id and r.plan.brand != record.plan.brand]
-    return sorted({r.plan.brand for r in others if any(s.change == step.change for s in r.plan.steps)
-                   or (step.kind == "service" and r.plan.steps)})
+    needed = {key: r.plan.brand for r in others for key in needs(r.plan)}
+    needing = sorted({needed[key] for key in identities(step.change) if key in needed})
+    after = done.after
+    if isinstance(step.change, DistributionPackages) and "added" in after:
+        needing = sorted({needed[f"package:{name}"] for name in after["added"] if f"package:{name}" in needed})
+        after = {"added": [name for name in after["added"] if f"package:{name}" not in needed]}
+    elif needing:
+        journal.undone(record.id, done.seq, "shared")
+        return f"{step.action}: stays, because {', '.join(needing)} needs it too"
+    text = steps.undo(step.change, host, done.before, after)
+    if needing:
+        left = [name for name in done.after["added"] if host.installed(name)]
+        journal.undone(record.id, done.seq, "shared", {"added": left})
+        return f"{', '.join(left)}: stays, because {', '.join(needing)} needs it too"
+    journal.undone(record.id, done.seq, "kept" if text else "undone")
+    return text
 
 
-def _states(step: Step, done: StepRecord, record: Record, journal: Journal) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Before and after; packages that another brand on record asks for by name are left out of what is taken back."""
-    if not isinstance(step.change, DistributionPackages) or "added" not in done.after:
-        return done.before, done.after
-    needed: set[str] = set()
-    for other in journal.records():
-        if other.id != record.id and other.plan.brand != record.plan.brand:
-            needed.update(other.plan.needs)
-    return done.before, {**done.after, "added": [n for n in done.after["added"] if n not in needed]}
+def _release_shared(*, host: Host, journal: Journal, reporter: Reporter) -> None:
+    """Take back what brands removed earlier had left for a brand that is gone now too."""
+    for record in reversed(journal.shared()):
+        _undo_steps(record, host=host, journal=journal, reporter=reporter, states=("shared",))
+
+
+def needs(plan: Plan) -> set[str]:
+    """Keys of all that a brand on record asks for, whether this plan had to bring it or found it there."""
+    return {*plan.needs, *(key for step in plan.steps for key in identities(step.change))}
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -162,8 +162,8 @@ class Plan(Struct, frozen=True, kw_only=True):
         restart: True if the machine has to be restarted to finish.
         waits: in order; empty if the token may stay plugged in.
         satisfied: what was looked at and needs no change, in plain words.
-        needs: names of all the packages that the brand asks for, whether they were there already or not, so that taking
-            another brand back leaves them alone.
+        needs: keys of all that the brand asks for (see `core.plan.identities`), whether it was there already or not, so that
+            taking another brand back leaves it alone.
     """
 
     id: str

@@ -2,11 +2,11 @@
 
 import sys
 
-from keyfit.publisher.commands import run
-
 
 def main() -> None:
-    """Run the command line."""
+    """Run one command."""
+    from keyfit.publisher.commands import run
+
     sys.exit(run(sys.argv[1:]))
 
 

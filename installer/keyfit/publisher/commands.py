@@ -1,194 +1,294 @@
-"""keyfit-publish: the publisher's command line."""
+"""The commands of `keyfit-publish`. What a command needs is imported when it runs."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from msgspec import Struct, structs
 
 from keyfit import __version__
-from keyfit.errors import DataError, KeyfitError, Outcome
-from keyfit.model.catalog import Brand, Package
+from keyfit.errors import DataError, HostError, KeyfitError, Outcome, UserError
 from keyfit.model.result import Message, OperationResult
-from keyfit.publisher.repository import DEFAULT_BIN_BITS, PublisherRepository
+from keyfit.publisher.output import done, emit, ended, failure
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-DRIVERS = click.Path(path_type=Path, file_okay=False, exists=True)
-MAGIC = {"deb": b"!<arch>\n", "rpm": b"\xed\xab\xee\xdb", "msi": b"\xd0\xcf\x11\xe0", "exe": b"MZ", "pkg": b"xar!"}
-"""What files of a kind begin with (deb(5); rpm, "Lead"; Windows Installer: compound file; PE; xar)."""
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from keyfit.publisher.repository import Published, PublisherRepository
 
 F = TypeVar("F", bound=Callable[..., Any])
+_LOCK_WAIT_S = 60.0
+_DIR = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_EXISTING = click.Path(path_type=Path, exists=True)
 
 
-def password_option(function: F) -> F:
-    """The password of the keys comes from a file, never from the command line, which others can read."""
-    return click.option("--password-file", type=FILE, help="File with the password of the keys.")(function)
+class Session(Struct):
+    """What the common options said, and which command runs."""
+
+    json: bool = False
+    quiet: bool = False
+    command: str = "keyfit-publish"
+
+
+def common(function: F) -> F:
+    """Add the options that may stand before or after the command."""
+    for option in (click.option("--quiet", is_flag=True, expose_value=False, callback=_set, help="Print errors only."),
+                   click.option("--json", is_flag=True, expose_value=False, callback=_set,
+                                help="Print one JSON document and nothing else.")):
+        function = option(function)
+    return function
+
+
+def _set(context: click.Context, option: click.Parameter, value: bool) -> None:
+    session: Session = context.ensure_object(Session)
+    if value and option.name:
+        setattr(session, option.name, True)
+    if context.parent is not None and context.info_name:
+        session.command = context.info_name
+
+
+_passphrase_file = click.option("--passphrase-file", type=_FILE, metavar="FILE",
+                                help="Passphrase of the keys; without it you are asked.")
+_drivers = click.option("--drivers", type=_EXISTING, default=Path("drivers"), show_default=True, metavar="DRIVERS",
+                        help="Folder of brand data.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="keyfit-publish")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def cli(as_json: bool) -> None:
-    """Author brands, sign and publish a driver repository.
+@common
+def cli() -> None:
+    """Checks brand data, signs it and publishes it as a folder of static files.
 
-    Example: keyfit-publish init my-repository
+    Example: keyfit-publish init /srv/keyfit
     """
 
 
-@cli.command(epilog="Example: keyfit-publish init my-repository")
-@click.argument("folder", type=FOLDER)
-@click.option("--bin-bits", type=click.IntRange(1, 16), default=DEFAULT_BIN_BITS, show_default=True,
-              help="2 to the power of this many hash bins; cannot be changed later.")
-@password_option
-def init(folder: Path, bin_bits: int, password_file: Path | None) -> OperationResult:
-    """Make keys and an empty signed repository in FOLDER."""
-    made = PublisherRepository(folder, password=_password(password_file))
-    made.create(bin_bits)
-    root = made.public / "metadata" / "1.root.json"
-    messages = [_info("initialised", f"Made {made.public} and its keys in {folder / 'keys'}. Clients trust {root}.")]
-    if password_file is None:
-        messages.append(Message(level="warning", code="plain-keys", text="The keys are not encrypted.",
-                                hint="For more than a trial, use --password-file."))
-    return OperationResult(command="init", outcome=Outcome.DONE, data={"trusted_root": str(root)}, messages=tuple(messages))
+@cli.command("init")
+@click.argument("folder", metavar="DIR", type=_DIR)
+@click.option("--threshold", multiple=True, metavar="ROLE=NEEDED/KEYS",
+              help="How many of how many keys a role needs, for example root=3/5; repeatable.")
+@click.option("--encrypt", is_flag=True, help="Encrypt the key files with a passphrase.")
+@_passphrase_file
+@common
+def init_command(folder: Path, threshold: tuple[str, ...], encrypt: bool, passphrase_file: Path | None) -> OperationResult:
+    """Make keys and an empty signed repository.
+
+    Example: keyfit-publish init /srv/keyfit --threshold root=3/5 --encrypt
+    """
+    from keyfit.publisher.keys import KeyStore, parse_thresholds
+    from keyfit.publisher.repository import PublisherRepository
+    from keyfit.trust.files import FileLock
+
+    thresholds = parse_thresholds(threshold)
+    if (folder / "repository").exists():
+        raise HostError("repository-exists", f"Expected no repository yet, {folder / 'repository'} is there already.",
+                        hint="Choose another directory.")
+    passphrase = _passphrase(passphrase_file, new=True) if encrypt or passphrase_file else None
+    keys = KeyStore(folder / "keys")
+    keys.create(thresholds, passphrase)
+    with FileLock(folder / "keys" / "lock", _LOCK_WAIT_S):
+        published = PublisherRepository(folder / "repository", keys).create(thresholds)
+    root = folder / "repository" / "metadata" / "1.root.json"
+    number = sum(t.keys for t in thresholds.values())
+    warnings = () if passphrase else (Message(
+        level="warning", code="plain-keys", text="The key files are not encrypted.",
+        hint="For anything but a trial, use --encrypt and keep the root keys apart from this machine."),)
+    return done("init", {"root": str(root), "keys": number, **structs.asdict(published)},
+                f"Made {number} keys in {folder / 'keys'} and an empty repository in {folder / 'repository'}.",
+                f"Clients need {root}; serve {folder / 'repository'} and nothing else.", warnings=warnings)
 
 
-@cli.command(epilog="Example: keyfit-publish check drivers")
-@click.argument("drivers", type=DRIVERS)
-def check(drivers: Path) -> OperationResult:
-    """Lint the brand data; lists every problem by file and line."""
-    brands = checked(drivers)
-    ids = {(m.id_vendor, m.id_product) for b in brands for model in b.model for m in model.match if m.id_vendor}
-    return OperationResult(command="check", outcome=Outcome.DONE, data={"brands": len(brands), "ids": len(ids)},
-                           messages=(_info("sound", f"{len(brands)} brands with {len(ids)} USB ids: no problem found."),))
+@cli.command("check")
+@click.argument("drivers", type=_EXISTING, default=Path("drivers"))
+@common
+def check_command(drivers: Path) -> OperationResult:
+    """See whether brand data is sound; every fault is told with file and line.
+
+    Example: keyfit-publish check drivers
+    """
+    brands, warnings = _checked_brands(drivers)
+    problems = [structs.asdict(p) for p in warnings]
+    return done("check", {"brands": len(brands), "problems": problems},
+                f"{len(brands)} brands are sound ({len(warnings)} warnings).",
+                warnings=tuple(Message(level="warning", code="lint", text=str(p)) for p in warnings))
 
 
-@cli.command(epilog="Example: keyfit-publish add my-repository acs-cryptomate libacsccid1_1.1.8-1_amd64.deb --drivers drivers")
-@click.argument("folder", type=FOLDER)
+@cli.command("add")
+@click.argument("folder", metavar="DIR", type=_DIR)
 @click.argument("brand")
-@click.argument("file", type=FILE)
-@click.option("--drivers", type=DRIVERS, required=True, help="Folder of the brand data.")
-@click.option("--package", "package_id", help="Id of the package in driver.toml, if its file name does not tell.")
-def add(folder: Path, brand: str, file: Path, drivers: Path, package_id: str | None) -> OperationResult:
-    """Put a driver package FILE into the repository, as driver.toml of BRAND declares it."""
-    package = _declared(checked(drivers), brand, file, package_id)
-    with file.open("rb") as opened:
-        start = opened.read(8)
-    if package.kind in MAGIC and not start.startswith(MAGIC[package.kind]):
-        raise DataError("package-kind", f"{file.name} is declared as {package.kind}, but its content is not.",
-                        hint="Give the file that driver.toml means.")
-    payload = PublisherRepository(folder).add_payload(brand, package.id, file)
-    return OperationResult(
-        command="add", outcome=Outcome.DONE, data={"brand": brand, "package": package.id, "sha256": payload.sha256},
-        messages=(_info("added", f"{file.name} ({payload.length_bytes} bytes, SHA-256 {payload.sha256}) is package"
-                        f" {package.id} of {brand} from the next release on."),))
+@click.argument("file", type=_EXISTING)
+@click.option("--package", "package_id", metavar="ID", help="Which package; needed if the file name fits several.")
+@_drivers
+@common
+def add_command(folder: Path, brand: str, file: Path, package_id: str | None, drivers: Path) -> OperationResult:
+    """Put a driver package file into the repository. It reaches clients with the next release.
+
+    Example: keyfit-publish add /srv/keyfit acme acme_1.0_amd64.deb
+    """
+    from keyfit.publisher.brandfile import load_brands
+    from keyfit.publisher.packages import find_package
+    from keyfit.trust.files import FileLock
+
+    _require(folder)
+    found, package = find_package(load_brands(drivers), brand, file.name, package_id)
+    with FileLock(folder / "keys" / "lock", _LOCK_WAIT_S):
+        payload = _index(folder).add(found, package, file)
+    return done("add", {"brand": brand, "package": package.id, "payload": structs.asdict(payload)},
+                f"Added {file.name} to {brand}/{package.id}: {payload.length_bytes} bytes, SHA-256 {payload.sha256}.")
 
 
-@cli.command(epilog="Example: keyfit-publish release my-repository --drivers drivers")
-@click.argument("folder", type=FOLDER)
-@click.option("--drivers", type=DRIVERS, required=True, help="Folder of the brand data.")
-@click.option("--hand-off", "hand_off", type=FILE, help="Your own certificate pages (TOML).")
-@password_option
-def release(folder: Path, drivers: Path, hand_off: Path | None, password_file: Path | None) -> OperationResult:
-    """Check, compile, sign and publish the brand data."""
+@cli.command("release")
+@click.argument("folder", metavar="DIR", type=_DIR)
+@_drivers
+@click.option("--hand-off", "hand_off", type=_EXISTING, metavar="FILE",
+              help="Certificate pages of your own, for brands that name none.")
+@_passphrase_file
+@common
+def release_command(folder: Path, drivers: Path, hand_off: Path | None, passphrase_file: Path | None) -> OperationResult:
+    """Check, compile, sign and publish the brand data.
+
+    Example: keyfit-publish release /srv/keyfit --drivers drivers
+    """
     from keyfit.publisher.compile import manifests
-    from keyfit.publisher.handoff import merge
+    from keyfit.publisher.handoff import merge_hand_offs
+    from keyfit.publisher.sequences import check_sequences, write_sequences
+    from keyfit.trust.files import FileLock
 
-    repository = PublisherRepository(folder, password=_password(password_file))
-    brands = checked(drivers)
+    _require(folder)
+    brands, problems = _checked_brands(drivers)
+    warnings = [Message(level="warning", code="lint", text=str(p)) for p in problems]
     if hand_off is not None:
-        brands = merge(brands, hand_off)
-    targets = manifests(brands, repository.payloads())
-    signed = repository.release(targets)
-    return OperationResult(
-        command="release", outcome=Outcome.DONE, data={"manifests": len(targets), "signed": signed},
-        messages=(_info("released", f"Published {len(targets)} manifests of {len(brands)} brands; signed {signed} files."),))
+        brands, kept = merge_hand_offs(brands, hand_off)
+        warnings += [Message(level="warning", code="hand-off-kept", text=f"{name} names a certificate page itself; the"
+                             f" one from {hand_off.name} is not used.") for name in kept]
+    with FileLock(folder / "keys" / "lock", _LOCK_WAIT_S):
+        check_sequences(folder, brands)
+        published = _repository(folder, passphrase_file).release(manifests(brands, _index(folder).read()))
+        write_sequences(folder, brands)
+    return done("release", structs.asdict(published), *_told(published), warnings=tuple(warnings))
 
 
-@cli.command(epilog="Example: keyfit-publish refresh my-repository")
-@click.argument("folder", type=FOLDER)
-@password_option
-def refresh(folder: Path, password_file: Path | None) -> OperationResult:
-    """Renew snapshot and timestamp before they expire; run it every day."""
-    PublisherRepository(folder, password=_password(password_file)).refresh()
-    return OperationResult(command="refresh", outcome=Outcome.DONE,
-                           messages=(_info("refreshed", "Snapshot and timestamp are renewed."),))
+@cli.command("refresh")
+@click.argument("folder", metavar="DIR", type=_DIR)
+@_passphrase_file
+@common
+def refresh_command(folder: Path, passphrase_file: Path | None) -> OperationResult:
+    """Sign a new timestamp, and a new snapshot when half of its life is over. Run it every day.
+
+    Example: keyfit-publish refresh /srv/keyfit
+    """
+    from keyfit.trust.files import FileLock
+
+    _require(folder)
+    with FileLock(folder / "keys" / "lock", _LOCK_WAIT_S):
+        published = _repository(folder, passphrase_file).refresh()
+    return done("refresh", structs.asdict(published), *_told(published))
 
 
-@cli.command(epilog="Example: keyfit-publish serve my-repository --port 8080")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
-@click.option("--bind", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--tls-certificate", type=FILE, help="Serve https with this certificate (PEM) ...")
-@click.option("--tls-key", type=FILE, help="... and this key (PEM).")
-def serve(folder: Path, port: int, bind: str, tls_certificate: Path | None, tls_key: Path | None) -> OperationResult:
-    """Serve the repository, for development only."""
-    import signal
+@cli.command("serve")
+@click.argument("folder", metavar="DIR", type=_DIR)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one.")
+@click.option("--bind", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Others than this machine need TLS.")
+@click.option("--tls-cert", type=_EXISTING, metavar="FILE", help="Certificate chain (PEM).")
+@click.option("--tls-key", type=_EXISTING, metavar="FILE", help="Its private key (PEM).")
+@common
+@click.pass_obj
+def serve_command(session: Session, folder: Path, port: int, bind: str, tls_cert: Path | None,
+                  tls_key: Path | None) -> OperationResult:
+    """Serve the repository from this machine, for development only; ends with Ctrl+C.
 
-    from keyfit.publisher.serve import make_server
+    Example: keyfit-publish serve /srv/keyfit --port 0
+    """
+    from keyfit.publisher.serve import RepositoryServer
 
-    server, address = make_server(folder / "repository", port, bind, tls_certificate, tls_key)
-    click.echo(f"Serving {address} (development only; stop with Ctrl-C)")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _require(folder)
+    with RepositoryServer(folder / "repository", bind, port, tls_cert, tls_key) as server:
+        signal.signal(signal.SIGTERM, _interrupt)
+        # told before it serves, since whoever started it waits for the address
+        emit(done("serve", {"url": server.url}, f"Serving {folder / 'repository'} at {server.url}"), as_json=session.json)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+    return OperationResult(command="", outcome=Outcome.DONE)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code. The only place where errors become text."""
+    session = Session(json="--json" in arguments)
     try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.server_close()
-    return OperationResult(command="serve", outcome=Outcome.DONE)
+        result = cli.main(arguments, prog_name="keyfit-publish", standalone_mode=False, obj=session)
+        if not isinstance(result, OperationResult) or not result.command:
+            return result if isinstance(result, int) else 0
+    except KeyfitError as error:
+        result = failure(session.command, error)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        result = ended(session.command, Outcome.CANCELLED, "cancelled", "Cancelled.")
+    except click.ClickException as error:
+        hint = f"See `{error.ctx.command_path} --help`." if isinstance(error, click.UsageError) and error.ctx else ""
+        result = ended(session.command, Outcome.USAGE, "usage", error.format_message(), hint)
+    return emit(result, as_json=session.json, quiet=session.quiet)
 
 
-def checked(drivers: Path) -> tuple[Brand, ...]:
-    """The brands of a folder, if there is nothing wrong with any.
+def _checked_brands(drivers: Path) -> tuple[Any, Any]:
+    """(brands, warnings) of a folder of brand data.
 
     Raises:
-        DataError: lists every problem.
+        DataError: code "brand-file-invalid" or "lint-failed".
     """
     from keyfit.publisher.brandfile import load_brands
     from keyfit.publisher.lint import lint
 
     brands = load_brands(drivers)
-    problems = tuple(str(p) for p in lint(brands, drivers))
-    if problems:
-        raise DataError("brand-data-unsound", f"The brand data has {len(problems)} problems.", problems,
-                        hint="Nothing was changed. docs/brands says what is expected.")
-    return brands
+    problems = lint(brands, drivers)
+    errors = tuple(str(p) for p in problems if p.level == "error")
+    if errors:
+        raise DataError("lint-failed", f"expected sound brand data, found {len(errors)} faults", errors,
+                        hint="Correct the lines named above.")
+    return brands, tuple(p for p in problems if p.level == "warning")
 
 
-def _declared(brands: tuple[Brand, ...], name: str, file: Path, package_id: str | None) -> Package:
-    brand = next((b for b in brands if b.brand == name), None)
-    if brand is None:
-        raise DataError("unknown-brand", f"There is no brand {name!r}.", hint="Brands: " + ", ".join(b.brand for b in brands))
-    fitting = [p for p in brand.package if p.file == file.name and package_id in (None, p.id)]
-    if not fitting:
-        declared = ", ".join(f"{p.id}: {p.file}" for p in brand.package if p.file) or "none"
-        raise DataError("package-not-declared", f"driver.toml of {name} declares no file {file.name!r}.",
-                        hint=f"Declared: {declared}.")
-    return fitting[0]
+def _require(folder: Path) -> None:
+    if not (folder / "repository" / "metadata" / "timestamp.json").is_file():
+        raise UserError("no-repository-here", f"Expected a publisher's directory, {folder} is none.",
+                        hint=f"Make it with: keyfit-publish init {folder}")
 
 
-def _password(file: Path | None) -> bytes | None:
-    return file.read_bytes().strip() if file is not None else None
+def _repository(folder: Path, passphrase_file: Path | None) -> "PublisherRepository":
+    from keyfit.publisher.keys import KeyStore
+    from keyfit.publisher.repository import PublisherRepository
+
+    keys = KeyStore(folder / "keys", lambda: _passphrase(passphrase_file, new=False))
+    return PublisherRepository(folder / "repository", keys)
 
 
-def _info(code: str, text: str) -> Message:
-    return Message(level="info", code=code, text=text)
+def _index(folder: Path) -> Any:
+    from keyfit.publisher.packages import PackageIndex
+
+    return PackageIndex(folder / "packages.json", folder / "repository" / "payloads")
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code."""
-    from keyfit.ui.options import Options
-    from keyfit.ui.output import emit, failure
-
-    options = Options(json="--json" in arguments)
-    command = next((a for a in arguments if a in cli.commands), "keyfit-publish")
-    arguments = [a for a in arguments if a != "--json"]
+def _passphrase(file: Path | None, *, new: bool) -> bytes:
+    if file is None:
+        typed: str = click.prompt("Passphrase of the keys", hide_input=True, confirmation_prompt=new, err=True)
+        return typed.encode()
     try:
-        result = cli.main(arguments, prog_name="keyfit-publish", standalone_mode=False)
-    except KeyfitError as error:
-        result = failure(command, error)
-    except click.ClickException as error:
-        result = OperationResult(command=command, outcome=Outcome.USAGE,
-                                 messages=(Message(level="error", code="usage", text=error.format_message()),))
-    return emit(result, options) if isinstance(result, OperationResult) else 0
+        passphrase = file.read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise UserError("no-such-file", f"{file} cannot be read: {error.strerror}.") from error
+    if not passphrase:
+        raise UserError("passphrase-needed", f"Expected a passphrase in {file}, it is empty.")
+    return passphrase
+
+
+def _told(published: "Published") -> tuple[str, ...]:
+    return (f"Published {published.targets} manifests: {published.changed_targets} changed, in {published.changed_bins}"
+            " newly signed bins.", "Expires: " + ", ".join(
+                f"{role} {moment[:10]}" for role, moment in sorted(published.expires.items(), key=lambda e: e[1])) + ".")
+
+
+def _interrupt(_number: int, _frame: "FrameType | None") -> None:
+    raise KeyboardInterrupt

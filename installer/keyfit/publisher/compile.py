@@ -72,7 +72,7 @@ def manifests(brands: Sequence[Brand], payloads: Payloads) -> dict[str, bytes]:
 def catalog(brands: Sequence[Brand], system: SystemName, architecture: Architecture) -> bytes:
     """The catalog that a build for one system ships, as compact JSON."""
     return _json(Catalog(keyfit=1, system=system, architecture=architecture,
-                         brands=tuple(cut(brand, system, architecture, {}) for brand in brands)))
+                         brands=tuple(cut(brand, system, architecture, {}, keep_files=True) for brand in brands)))
 
 
 def write_catalogs(drivers: Path, out: Path) -> None:
@@ -88,18 +88,18 @@ def write_catalogs(drivers: Path, out: Path) -> None:
 
 
 def cut(brand: Brand, system: SystemName, architecture: Architecture, payloads: Payloads, *,
-        device: DeviceId | None = None) -> Brand:
+        device: DeviceId | None = None, keep_files: bool = False) -> Brand:
     """The brand as one kind of machine needs it.
 
     Left out are: entries for other systems; packages of a file kind without a file; modules named (`id`) like a
     package (`name`) that all of these left out, since nothing would bring them; and sources that nothing refers to
-    any more. With `device`, also other models and matches, packages that no model left needs, and patches for other
+    any more. `keep_files` keeps packages without a file, to name what a brand needs. With `device`, also other models and matches, packages that no model left needs, and patches for other
     devices unless a model left names them.
 
     A model keeps the ids of packages that were left out: an empty list would mean all of them.
     """
     models = brand.model if device is None else tuple(_models_for(brand, device))
-    packages = tuple(_packages(brand, system, architecture, payloads, models if device else ()))
+    packages = tuple(_packages(brand, system, architecture, payloads, models if device else (), keep_files=keep_files))
     patches = tuple(p for p in _on(brand.patch, system, architecture)
                     if device is None or _is_for(p, device, models))
     modules = _modules(brand, packages, system, architecture)
@@ -161,7 +161,7 @@ def _on(patches: Iterable[Patch], system: str, architecture: str) -> Iterator[Pa
 
 
 def _packages(brand: Brand, system: str, architecture: str, payloads: Payloads,
-              models: Sequence[Model]) -> Iterator[Package]:
+              models: Sequence[Model], *, keep_files: bool = False) -> Iterator[Package]:
     needed = {name for model in models for name in model.packages}
     if any(not model.packages for model in models):
         needed = set()  # that model needs all of them
@@ -169,7 +169,7 @@ def _packages(brand: Brand, system: str, architecture: str, payloads: Payloads,
         payload = payloads.get((brand.brand, package.id), package.payload)
         if not _here(package.on, system, architecture) or (needed and package.id not in needed):
             continue
-        if package.kind == "distribution" or payload is not None:
+        if package.kind == "distribution" or payload is not None or keep_files:
             yield msgspec.structs.replace(package, payload=payload)
 
 

@@ -1,282 +1,304 @@
-"""The publisher's side of the signed repository: a folder of static files.
+"""Writes the signed repository: a folder of static files that any https server can serve.
 
-Layout: `metadata/` (TUF, consistent snapshots), `targets/` (manifests), `payloads/` (driver packages, by hash).
-Roles: root -> targets -> `drivers` (terminating) -> 1024 succinct hash bins, so that a client fetches a few kilobytes
-whatever the number of devices (TUF TAP 15). A release writes new files first and timestamp.json last, by rename: a client sees
-the old release or the new one, never a mixture.
+`root` delegates to `targets`, that (terminating) to `drivers`, that to 1024 hash bins, which name the manifests. The
+number of bins can never be changed for clients that have seen it: TUF refuses a snapshot that lacks a role it had
+(specification 1.0.34, 5.5.5). Consistent snapshots: nothing but `timestamp.json` is ever overwritten, and that comes
+last, by a rename, so that a reader sees the old repository or the new one.
 """
 
 import hashlib
-import json
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any
 
-import msgspec
+from msgspec import Struct
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    SuccinctRoles,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.serialization.json import JSONSerializer
 
-from keyfit.errors import DataError, StorageError
-from keyfit.model.catalog import Payload
-from keyfit.publisher.keys import KeyFolder
+from keyfit.errors import HostError, StorageError, TrustError, UserError
+from keyfit.publisher.keys import KeyStore, Threshold
+from keyfit.trust.metadata import SIGNED_AT
 
-if TYPE_CHECKING:
-    from securesystemslib.signer import CryptoSigner
-    from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
+BIN_BITS = 10
+"""2 ** 10 bins: about 13 kB for a first contact with 100 000 manifests, and 16 000 bins would cost 41 kB of snapshot."""
+BIN_PREFIX = "drivers"
+LIFE_DAYS: Mapping[str, int] = {"root": 365, "targets": 180, "drivers": 180, "bins": 90, "snapshot": 30, "timestamp": 3}
+"""How long a role's signature counts. What is signed by people lasts; what a machine signs is renewed daily."""
+TARGET_PATHS = ("usb/*/*", "brand/*/*")
+"""What `drivers` may name (TUF path patterns match segment by segment)."""
 
-DEFAULT_BIN_BITS = 10
-"""1024 bins. Clients cannot follow a later change of this number, so it is chosen once."""
-BIN_PREFIX = "drivers-bin"
-DRIVER_PATHS = ["usb/*/*", "brand/*/*"]
-LIFETIMES_DAYS = {"root": 365, "targets": 180, "drivers": 180, "bins": 90, "snapshot": 30, "timestamp": 3}
-"""How long each role's metadata is valid."""
-RENEW_BEFORE_DAYS = 30
-"""A release signs a bin anew, unchanged though it is, when it has less than this left."""
 
-T = TypeVar("T", "Root", "Targets", "Snapshot", "Timestamp")
+class Published(Struct, frozen=True, kw_only=True):
+    """What a release or refresh did. `expires` is role -> ISO 8601; for "bins" the earliest."""
+
+    targets: int
+    changed_targets: int
+    changed_bins: int
+    versions: dict[str, int]
+    expires: dict[str, str]
 
 
 class PublisherRepository:
-    """A repository below `folder`/repository with its keys in `folder`/keys.
+    """One repository folder and the keys that sign it.
 
     Args:
-        now: the time that expiry dates count from.
+        folder: gets `metadata/`, `targets/` and `payloads/`.
+        now: the time that dates are reckoned from.
     """
 
-    def __init__(self, folder: Path, *, password: bytes | None = None, now: datetime | None = None) -> None:
+    def __init__(self, folder: Path, keys: KeyStore, now: Callable[[], datetime] | None = None) -> None:
         self.folder = folder
-        self.public = folder / "repository"
-        self.keys = KeyFolder(folder / "keys", password)
-        self._now = (now or datetime.now(UTC)).replace(microsecond=0)
+        self.now = now or (lambda: datetime.now(UTC))
+        self._metadata = folder / "metadata"
+        self._keys = keys
+        self._serializer = JSONSerializer(compact=True)
+        self._loaded: dict[str, Metadata[Any]] = {}
+        self._pending: dict[str, Metadata[Any]] = {}
 
-    def create(self, bin_bits: int = DEFAULT_BIN_BITS) -> None:
-        """Make keys and an empty, signed repository.
+    # -- what publishers do ---------------------------------------------------------------------------------------
+
+    def create(self, thresholds: Mapping[str, Threshold], bin_bits: int = BIN_BITS) -> Published:
+        """Make the first version of every role, with no targets yet.
 
         Raises:
-            DataError: there is one already.
-            StorageError: it cannot be written.
+            HostError: there is a repository already.
+            UserError: a key is missing.
         """
-        from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
-
-        if self.public.exists():
-            raise DataError("repository-exists", f"{self.public} is there already.", hint="Choose another folder.")
-        self.keys.create()
-        for name in ("metadata", "targets", "payloads"):
-            _make(self.public / name)
-        root = Root(consistent_snapshot=True, expires=self._expiry("root"))
+        if self._metadata.exists():
+            raise HostError("repository-exists", f"Expected no repository yet, {self._metadata} is there already.",
+                            hint="Choose another directory.")
+        root = Root(expires=self._expiry("root"), consistent_snapshot=True)
         for role in ("root", "targets", "snapshot", "timestamp"):
-            root.add_key(self.keys.public(role), role)
-        self._write(Metadata(root), "root", "root")
-        self._write(Metadata(self._targets_role()), "targets", "targets")
-        drivers = self._drivers_role(bin_bits)
-        self._write(Metadata(drivers), "drivers", "drivers")
-        snapshot, timestamp = Snapshot(expires=self._expiry("snapshot")), Timestamp(expires=self._expiry("timestamp"))
-        snapshot.version = timestamp.version = 0
-        self._publish(snapshot, timestamp, self._sign_bins(drivers, {}, {}) | {"targets": 1, "drivers": 1})
+            for signer in self._keys.signers(role):
+                root.add_key(signer.public_key, role)
+            root.roles[role].threshold = thresholds[role].needed
+        self._pending["root"] = Metadata(root)
+        self._pending["targets"] = Metadata(self._delegating_targets(thresholds))
+        self._pending["drivers"] = Metadata(self._delegating_drivers(thresholds, bin_bits))
+        for name in self._bin_names():
+            self._pending[name] = Metadata(Targets(expires=self._expiry("bins")))
+        self._pending["snapshot"] = Metadata(Snapshot(expires=self._expiry("snapshot"), version=0))
+        self._pending["timestamp"] = Metadata(Timestamp(expires=self._expiry("timestamp"), version=0))
+        return self._publish(0)
 
-    def add_payload(self, brand: str, package: str, file: Path) -> Payload:
-        """Put a package file into the repository, under its hash.
+    def release(self, targets: Mapping[str, bytes]) -> Published:
+        """Publish exactly these targets. Bins that change, or have less than half of their life left, are signed anew.
+
+        Args:
+            targets: target path -> content.
 
         Raises:
-            StorageError: it cannot be read or stored.
+            UserError: a key is missing.
+            StorageError: not writable.
         """
+        by_bin: dict[str, dict[str, TargetFile]] = {name: {} for name in self._bin_names()}
+        succinct = self._succinct()
+        for path, data in targets.items():
+            by_bin[succinct.get_role_for_target(path)][path] = TargetFile.from_data(path, data, ["sha256"])
+        changed = 0
+        for name, wanted in by_bin.items():
+            bin_ = self._load(name)
+            differing = {p for p in wanted.keys() | bin_.signed.targets.keys()
+                         if wanted.get(p) != bin_.signed.targets.get(p)}
+            if differing or self._is_ageing(bin_.signed, "bins"):
+                bin_.signed.targets = wanted
+                self._renew(name, bin_)
+            for path in sorted(differing & wanted.keys()):
+                self._write_target(path, targets[path])
+            changed += len(differing)
+        for name in ("targets", "drivers"):
+            if self._is_ageing(self._load(name).signed, name):
+                self._renew(name, self._load(name))
+        return self._publish(changed)
+
+    def refresh(self) -> Published:
+        """Sign a new timestamp, and a new snapshot if half of its life is over: every new snapshot is downloaded by
+        every client."""
+        return self._publish(0)
+
+    # -- delegation -----------------------------------------------------------------------------------------------
+
+    def _delegating_targets(self, thresholds: Mapping[str, Threshold]) -> Targets:
+        signers = self._keys.signers("drivers")
+        drivers = DelegatedRole("drivers", [s.public_key.keyid for s in signers], thresholds["drivers"].needed,
+                                terminating=True, paths=list(TARGET_PATHS))
+        delegations = Delegations({s.public_key.keyid: s.public_key for s in signers}, {"drivers": drivers})
+        return Targets(expires=self._expiry("targets"), delegations=delegations)
+
+    def _delegating_drivers(self, thresholds: Mapping[str, Threshold], bin_bits: int) -> Targets:
+        signers = self._keys.signers("bins")
+        bins = SuccinctRoles([s.public_key.keyid for s in signers], thresholds["bins"].needed, bin_bits, BIN_PREFIX)
+        delegations = Delegations({s.public_key.keyid: s.public_key for s in signers}, succinct_roles=bins)
+        return Targets(expires=self._expiry("drivers"), delegations=delegations)
+
+    def _succinct(self) -> SuccinctRoles:
+        drivers: Targets = self._load("drivers").signed
+        delegations = drivers.delegations
+        if delegations is None or delegations.succinct_roles is None:
+            raise HostError("repository-damaged", "Expected hash bins below the role drivers, there are none.")
+        return delegations.succinct_roles
+
+    def _bin_names(self) -> Iterable[str]:
+        return self._succinct().get_roles()
+
+    # -- versions and signatures ----------------------------------------------------------------------------------
+
+    def _load(self, name: str) -> Metadata[Any]:
+        """A role as it will be published: what is pending, or else the newest version on disk."""
+        known = self._pending.get(name) or self._loaded.get(name)
+        if known is not None:
+            return known
+        path = self._path(name, self._version(name))
         try:
-            with file.open("rb") as source:
-                digest = hashlib.file_digest(source, "sha256").hexdigest()
-            payload = msgspec.convert({"file": file.name, "sha256": digest, "length_bytes": file.stat().st_size}, Payload)
-            target = self.public / "payloads" / payload.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            beside = target.with_name(target.name + ".new")
-            shutil.copyfile(file, beside)
-            beside.replace(target)
+            loaded: Metadata[Any] = Metadata.from_bytes(path.read_bytes())
         except OSError as error:
-            raise _storage(file, error) from error
-        known = self.payloads()
-        known[brand, package] = payload
-        rows = [{"brand": b, "package": p, **msgspec.to_builtins(v)} for (b, p), v in sorted(known.items())]
-        _replace(self.folder / "payloads.json", json.dumps(rows, indent=1).encode())
-        return payload
+            raise HostError("no-repository-here", f"Expected a repository in {self.folder}, {path.name} cannot be read:"
+                            f" {error.strerror}.", hint="Make one with keyfit-publish init.") from error
+        except RepositoryError as error:
+            raise HostError("repository-damaged", f"{path} is no metadata: {error}.") from error
+        self._loaded[name] = loaded
+        return loaded
 
-    def payloads(self) -> dict[tuple[str, str], Payload]:
-        """(brand, package id) -> what was added for it.
+    def _version(self, name: str) -> int:
+        """The newest version: from the snapshot chain for what it lists, from file names for root."""
+        if name == "timestamp":
+            return 0
+        if name == "snapshot":
+            return int(self._load("timestamp").signed.snapshot_meta.version)
+        if name == "root":
+            return max((int(p.name.split(".")[0]) for p in self._metadata.glob("*.root.json")), default=1)
+        return int(self._load("snapshot").signed.meta[f"{name}.json"].version)
 
-        Raises:
-            DataError: the list is damaged.
-        """
-        path = self.folder / "payloads.json"
-        if not path.exists():
-            return {}
-        try:
-            rows = json.loads(path.read_bytes())
-            return {(r.pop("brand"), r.pop("package")): msgspec.convert(r, Payload) for r in rows}
-        except (ValueError, KeyError, AttributeError, msgspec.ValidationError) as error:
-            raise DataError("payload-list-damaged", f"{path} is damaged: {error}.", hint="Add the packages again.") from error
+    def _renew(self, name: str, metadata: Metadata[Any]) -> None:
+        metadata.signed.version += 1
+        metadata.signed.expires = self._expiry(_key_role(name))
+        self._pending[name] = metadata
 
-    def release(self, manifests: Mapping[str, bytes]) -> int:
-        """Publish these manifests and nothing else; returns how many metadata files were signed.
-
-        Raises:
-            DataError: there is no repository here.
-            StorageError: it cannot be written; readers still see the release before.
-        """
-        drivers = self._drivers()
-        wanted: dict[str, dict[str, TargetFile]] = {}
-        for path, data in manifests.items():
-            wanted.setdefault(_bin_of(drivers, path), {})[path] = self._store_target(path, data)
-        snapshot = self._snapshot()
-        versions = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
-        changed = self._sign_bins(drivers, wanted, versions)
-        self._publish(snapshot, self._timestamp(), {**versions, **changed})
-        return len(changed) + 2
-
-    def refresh(self) -> None:
-        """Renew snapshot and timestamp.
-
-        Raises:
-            DataError, StorageError: as `release`.
-        """
-        snapshot = self._snapshot()
-        versions = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
-        self._publish(snapshot, self._timestamp(), versions)
-
-    def _targets_role(self) -> "Targets":
-        from tuf.api.metadata import DelegatedRole, Delegations, Targets
-
-        key = self.keys.public("drivers")
-        role = DelegatedRole("drivers", [key.keyid], 1, terminating=True, paths=DRIVER_PATHS)
-        return Targets(expires=self._expiry("targets"), delegations=Delegations({key.keyid: key}, roles={"drivers": role}))
-
-    def _drivers_role(self, bin_bits: int) -> "Targets":
-        from tuf.api.metadata import Delegations, SuccinctRoles, Targets
-
-        key = self.keys.public("bins")
-        bins = SuccinctRoles([key.keyid], 1, bin_bits, BIN_PREFIX)
-        return Targets(expires=self._expiry("drivers"), delegations=Delegations({key.keyid: key}, succinct_roles=bins))
-
-    def _sign_bins(self, drivers: "Targets", wanted: Mapping[str, "dict[str, TargetFile]"],
-                   versions: Mapping[str, int]) -> dict[str, int]:
-        """Write every bin whose content changed or that expires soon; name -> new version."""
-        from tuf.api.metadata import Metadata, Targets
-
-        if drivers.delegations is None or drivers.delegations.succinct_roles is None:
-            raise DataError("repository-malformed", "The role `drivers` has no bins.")
-        signed = {}
-        renew = self._now + timedelta(days=RENEW_BEFORE_DAYS)
-        for name in drivers.delegations.succinct_roles.get_roles():
-            version = versions.get(name, 0)
-            content = wanted.get(name, {})
-            if version:
-                old = self._read(f"{version}.{name}.json", Targets)
-                if old.targets == content and old.expires > renew:
-                    continue
-            role = Targets(version=version + 1, expires=self._expiry("bins"), targets=content)
-            self._write(Metadata(role), name, "bins")
-            signed[name] = version + 1
-        return signed
-
-    def _publish(self, snapshot: "Snapshot", timestamp: "Timestamp", versions: Mapping[str, int]) -> None:
-        from tuf.api.metadata import Metadata, MetaFile
-
-        snapshot.version += 1
-        snapshot.expires = self._expiry("snapshot")
-        snapshot.meta = {f"{name}.json": MetaFile(version) for name, version in sorted(versions.items())}
-        self._write(Metadata(snapshot), "snapshot", "snapshot")
-        timestamp.version += 1
-        timestamp.expires = self._expiry("timestamp")
-        timestamp.snapshot_meta = MetaFile(snapshot.version)
-        self._write(Metadata(timestamp), "timestamp", "timestamp")
-
-    def _write(self, metadata: "Metadata[T]", name: str, key: str) -> None:
-        """Sign and write one file; all but the timestamp carry their version in the name."""
-        from tuf.api.serialization.json import JSONSerializer
-
-        metadata.sign(self.keys_cached(key))
-        data = metadata.to_bytes(JSONSerializer(compact=True))
-        prefix = "" if name == "timestamp" else f"{metadata.signed.version}."
-        _replace(self.public / "metadata" / f"{prefix}{name}.json", data)
-
-    def keys_cached(self, role: str) -> "CryptoSigner":
-        """A role's signer, loaded once: a release signs with the bins' key a thousand times."""
-        loaded: dict[str, CryptoSigner] = self.__dict__.setdefault("_signers", {})
-        if role not in loaded:
-            loaded[role] = self.keys.signer(role)
-        return loaded[role]
-
-    def _drivers(self) -> "Targets":
-        from tuf.api.metadata import Targets
-
-        return self._read(f"{self._snapshot().meta['drivers.json'].version}.drivers.json", Targets)
-
-    def _snapshot(self) -> "Snapshot":
-        from tuf.api.metadata import Snapshot
-
-        return self._read(f"{self._timestamp().snapshot_meta.version}.snapshot.json", Snapshot)
-
-    def _timestamp(self) -> "Timestamp":
-        from tuf.api.metadata import Timestamp
-
-        return self._read("timestamp.json", Timestamp)
-
-    def _read(self, name: str, kind: type[T]) -> T:
-        from tuf.api.exceptions import RepositoryError
-        from tuf.api.metadata import Metadata
-        from tuf.api.serialization import DeserializationError
-
-        path = self.public / "metadata" / name
-        try:
-            signed = Metadata.from_bytes(path.read_bytes()).signed
-        except OSError as error:
-            raise DataError("no-repository", f"{path} cannot be read: {error.strerror}.",
-                            hint="Make a repository with `keyfit-publish init`.") from error
-        except (DeserializationError, RepositoryError) as error:
-            raise DataError("repository-malformed", f"{path} is malformed: {error}.", hint="Restore it from a backup.") from error
-        if not isinstance(signed, kind):
-            raise DataError("repository-malformed", f"{path} is not a {kind.__name__.lower()}.")
-        return signed
-
-    def _store_target(self, path: str, data: bytes) -> "TargetFile":
-        from tuf.api.metadata import TargetFile
-
-        info = TargetFile.from_data(path, data, ["sha256"])
-        directory, _, name = path.rpartition("/")
-        stored = self.public / "targets" / directory / f"{info.hashes['sha256']}.{name}"
-        if not stored.exists():
-            _make(stored.parent)
-            _replace(stored, data)
-        return info
+    def _is_ageing(self, signed: Any, role: str) -> bool:
+        """Half of the life is over."""
+        return bool(signed.expires - self.now() < timedelta(days=LIFE_DAYS[role]) / 2)
 
     def _expiry(self, role: str) -> datetime:
-        return self._now + timedelta(days=LIFETIMES_DAYS[role])
+        return self.now().replace(microsecond=0) + timedelta(days=LIFE_DAYS[role])
 
+    def _sign(self, name: str) -> bytes:
+        """Sign a pending role with every key of it that is here, and see that it is enough.
 
-def _bin_of(drivers: "Targets", path: str) -> str:
-    if drivers.delegations is None or drivers.delegations.succinct_roles is None:
-        raise DataError("repository-malformed", "The role `drivers` has no bins.")
-    return str(drivers.delegations.succinct_roles.get_role_for_target(path))
+        Raises:
+            UserError: code "keys-missing".
+        """
+        metadata = self._pending[name]
+        metadata.signatures.clear()
+        for signer in self._keys.signers(_key_role(name)):
+            metadata.sign(signer, append=True)
+        parent = self._load(_parent(name)).signed
+        try:
+            parent.verify_delegate(name, metadata.signed_bytes, metadata.signatures)
+        except RepositoryError as error:
+            raise UserError("keys-missing", f"Too few keys of the role {_key_role(name)} are here: {error}.",
+                            hint="Put the missing key files into the keys directory and try again.") from error
+        return metadata.to_bytes(self._serializer)
 
+    # -- writing --------------------------------------------------------------------------------------------------
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _storage(folder, error) from error
+    def _publish(self, changed_targets: int) -> Published:
+        """Sign what is pending and write it; last, the timestamp. Nothing is written before all is signed."""
+        try:
+            signed, bins = self._sign_pending()
+            for name, data in signed.items():
+                if name != "timestamp":
+                    self._write_new(self._path(name, self._pending[name].signed.version), data)
+            if hasattr(os, "sync"):
+                os.sync()  # once for all the new files, before the one that refers to them
+            self._write_over(self._path("timestamp", 0), signed["timestamp"])
+            return self._summary(changed_targets, bins)
+        finally:
+            self._pending.clear()
+            self._loaded.clear()
 
+    def _sign_pending(self) -> tuple[dict[str, bytes], int]:
+        """(role -> signed bytes, how many of them are bins)."""
+        self._check_root_life()
+        signed = {name: self._sign(name) for name in self._pending if name not in ("snapshot", "timestamp")}
+        listed = [name for name in signed if name != "root"]
+        snapshot = self._load("snapshot")
+        if listed or self._is_ageing(snapshot.signed, "snapshot"):
+            for name in listed:
+                snapshot.signed.meta[f"{name}.json"] = MetaFile(self._pending[name].signed.version)
+            self._renew("snapshot", snapshot)
+            signed["snapshot"] = self._sign("snapshot")
+        timestamp = self._load("timestamp")
+        if "snapshot" in signed:
+            data = signed["snapshot"]
+            timestamp.signed.snapshot_meta = MetaFile(snapshot.signed.version, len(data),
+                                                      {"sha256": hashlib.sha256(data).hexdigest()})
+        timestamp.signed.unrecognized_fields[SIGNED_AT] = self.now().replace(microsecond=0).isoformat()
+        self._renew("timestamp", timestamp)
+        signed["timestamp"] = self._sign("timestamp")
+        return signed, sum(1 for name in listed if _key_role(name) == "bins")
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside and rename, so that a reader sees the whole old or the whole new file."""
-    beside = path.with_name(path.name + ".new")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            if path.name == "timestamp.json":
-                file.flush()
+    def _check_root_life(self) -> None:
+        expires = self._load("root").signed.expires
+        if expires <= self.now():
+            raise TrustError("root-expired", f"The root of this repository expired on {expires:%Y-%m-%d}; no client would"
+                             " accept what it signs.", hint="A new root has to be signed first.")
+
+    def _summary(self, changed_targets: int, changed_bins: int) -> Published:
+        names = ("root", "targets", "drivers", "snapshot", "timestamp")
+        loaded = {name: self._load(name).signed for name in names}
+        bins = [self._load(name).signed for name in self._bin_names()]
+        expires = {name: signed.expires for name, signed in loaded.items()} | {"bins": min(b.expires for b in bins)}
+        return Published(targets=sum(len(b.targets) for b in bins), changed_targets=changed_targets,
+                         changed_bins=changed_bins, versions={name: s.version for name, s in loaded.items()},
+                         expires={name: moment.isoformat() for name, moment in expires.items()})
+
+    def _path(self, name: str, version: int) -> Path:
+        return self._metadata / ("timestamp.json" if name == "timestamp" else f"{version}.{name}.json")
+
+    def _write_target(self, path: str, data: bytes) -> None:
+        folder, _, name = path.rpartition("/")
+        self._write_new(self.folder / "targets" / folder / f"{hashlib.sha256(data).hexdigest()}.{name}", data)
+
+    def _write_new(self, path: Path, data: bytes) -> None:
+        """Files that nothing refers to yet may be written in place."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        except OSError as error:
+            raise StorageError("cannot-write", f"{path} cannot be written: {error.strerror}.",
+                               hint="Nothing was published; clients still see the version before.") from error
+
+    def _write_over(self, path: Path, data: bytes) -> None:
+        fresh = path.with_name(path.name + ".new")
+        self._write_new(fresh, data)
+        try:
+            with fresh.open("rb") as file:
                 os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise _storage(path, error) from error
+            fresh.replace(path)
+        except OSError as error:
+            raise StorageError("cannot-write", f"{path} cannot be replaced: {error.strerror}.",
+                               hint="Nothing was published; clients still see the version before.") from error
 
 
-def _storage(path: Path, error: OSError) -> StorageError:
-    return StorageError("cannot-write", f"{path} cannot be written or read: {error.strerror}.",
-                        hint="Readers still see the release before. Check the disk and the rights.")
+def _key_role(name: str) -> str:
+    return "bins" if name.startswith(BIN_PREFIX + "-") else name
+
+
+def _parent(name: str) -> str:
+    if name == "drivers":
+        return "targets"
+    return "drivers" if name.startswith(BIN_PREFIX + "-") else "root"

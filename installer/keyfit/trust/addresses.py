@@ -19,7 +19,7 @@ def check_repository(url: str) -> str:
     try:
         scheme, host = _parts(url)
     except ValueError as error:
-        raise UserError("bad-repository-address", f"Expected a repository address, came {ascii(url)}: {error}.",
+        raise UserError("bad-repository-address", f"Expected a repository address, came {url!a}: {error}.",
                         hint="Write it as https://host/path or file:///folder.") from error
     if scheme == "http" and not is_loopback(host):
         raise UserError("https-required", f"Expected an https address, came {url}.",

@@ -100,18 +100,20 @@ def write_private(path: Path, data: bytes) -> None:
     Raises:
         StorageError: disk full or not writable.
     """
-    name = ""
+    name: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+        handle, made = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+        name = Path(made)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        name.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            os.unlink(name)
+        if name is not None:
+            with suppress(OSError):
+                name.unlink()
         raise storage_error(error, path, "write") from error
 
 

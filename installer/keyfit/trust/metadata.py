@@ -12,11 +12,12 @@ from tuf.ngclient.fetcher import FetcherInterface
 from keyfit.errors import KeyfitError, NetworkError, TrustError
 from keyfit.trust.addresses import origin
 from keyfit.trust.files import storage_error
-from keyfit.trust.transport import Transport, captive_portal
+from keyfit.trust.transport import Answer, Transport, captive_portal
 
 SIGNED_AT = "x-keyfit-signed-at"
 """Field of the timestamp role that says when it was signed (ISO 8601, UTC). TUF allows further fields in `signed`
 (specification 1.0.34, "File formats: general principles")."""
+_ERROR_PAGE_BYTES = 65_536
 _ASK_PUBLISHER = "Tell the publisher of this repository; do not install from it until it is mended."
 
 
@@ -31,8 +32,7 @@ class Fetcher(FetcherInterface):
         seconds = self._transport.limits.metadata_s
         with self._transport.get(url, seconds=seconds, allowed_hosts=self._allowed_hosts) as answer:
             if answer.status in (403, 404):
-                for _ in answer.chunks():  # the first piece of a small page frees the connection for the next request
-                    break
+                _drain(answer)
                 raise tuf.DownloadHTTPError(f"{origin(url)} does not have {url.rpartition('/')[2]}", answer.status)
             answer.require_data()
             first = True
@@ -52,7 +52,16 @@ class Fetcher(FetcherInterface):
         return bytes(data)
 
 
-class Role:
+def _drain(answer: Answer) -> None:
+    """Read a small page to its end, so that the next request can use the connection."""
+    size = 0
+    for chunk in answer.chunks():
+        size += len(chunk)
+        if size > _ERROR_PAGE_BYTES:
+            return
+
+
+class CheckedAddress:
     """A verified view of one repository address: refreshed metadata and the targets below it."""
 
     def __init__(self, url: str, folder: Path, trusted_root: bytes, fetcher: Fetcher) -> None:
@@ -121,7 +130,7 @@ def check_root(trusted_root: bytes) -> None:
     """
     try:
         root = Metadata[Root].from_bytes(trusted_root)
-        root.verify_delegate(Root.type, root)
+        root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
     except (tuf.RepositoryError, ValueError) as error:
         raise TrustError("trusted-root-invalid", f"The trusted root is not a signed TUF root: {error}.",
                          hint="Give the repository's own root file, or install Keyfit again.") from error

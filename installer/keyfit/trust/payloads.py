@@ -107,7 +107,7 @@ class _Part:
             if held.st_nlink != 1 or (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
                 raise unsafe(self.path, "it was replaced or linked while it was written")
             self.close()
-            os.replace(self.path, final)
+            self.path.replace(final)
             sync_directory(final.parent)
         except OSError as error:
             raise storage_error(error, final, "write") from error
@@ -152,13 +152,10 @@ class PayloadStore:
             kept.close()
             if kept.size == payload.length_bytes and kept.has_hash(payload.sha256):
                 return True
-        with suppress(FileNotFoundError):
-            try:
-                final.unlink()
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                raise storage_error(error, final, "remove") from error
+        try:
+            final.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, final, "remove") from error
         return False
 
 
@@ -200,11 +197,13 @@ class _Download:
             try:
                 self._attempt(url, hosts, part)
             except NetworkError:
-                if self._size_now() <= before or attempt == self._limits.resumes:
+                now = self._size_now()
+                dropped = before > 0 and now == 0  # what was kept could not be continued: once more from the start
+                if attempt == self._limits.resumes or (now <= before and not dropped):
                     raise
             except TrustError:
                 self._drop()
-                if before == 0:  # the kept bytes may have been the wrong ones: once more from the start
+                if before == 0 or attempt == self._limits.resumes:  # else the kept bytes may have been the wrong ones
                     raise
             else:
                 return
@@ -223,6 +222,8 @@ class _Download:
                 raise NetworkError("download-too-slow", f"{self._payload.file} took too long.",
                                    hint="Try again on a better connection; what was downloaded is kept.")
             with self._transport.get(url, seconds=left, allowed_hosts=hosts, headers=headers) as answer:
+                if answer.status == 416:
+                    self._drop()
                 answer.require_data()
                 if part is None or not self._continues(answer, part):
                     if part is not None:
@@ -279,7 +280,8 @@ class _Download:
             raise TrustError("payload-hash", f"Expected {self._payload.file} with the signed hash"
                              f" {self._payload.sha256[:16]}…, {origin(url)} sent other bytes.", hint=_ASK_PUBLISHER)
         part.become(self._folder / self._payload.sha256)
-        self._from_path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._from_path.unlink(missing_ok=True)
 
     def _too_long(self, url: str, came: int) -> TrustError:
         return TrustError("payload-too-long", f"Expected {self._payload.length_bytes} bytes of {self._payload.file},"

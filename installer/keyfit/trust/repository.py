@@ -17,7 +17,7 @@ from keyfit.trust.manifests import TARGET_NAME, decode_manifest
 from keyfit.trust.transport import Transport
 
 if TYPE_CHECKING:
-    from keyfit.trust.metadata import Role
+    from keyfit.trust.metadata import CheckedAddress
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class TufRepository:
         self._limits = limits or Limits()
         self._transport = Transport(self._limits)
         self._floors = Floors(metadata_dir)
-        self._current: tuple[str, Role] | None = None
+        self._current: tuple[str, CheckedAddress] | None = None
 
     def refresh(self) -> None:
         """Bring the metadata up to date: the whole TUF client workflow, at the first address that passes it.
@@ -76,7 +76,7 @@ class TufRepository:
         if not TARGET_NAME.fullmatch(target):
             return None
         with self._lock():
-            return self._at_any_address(lambda role: self._manifest_from(role, target))
+            return self._at_any_address(lambda address: self._manifest_from(address, target))
 
     def payload(self, payload: Payload, progress: Progress | None = None) -> Path:
         """Fetch and verify a payload; the returned file has exactly the signed hash and length.
@@ -90,15 +90,15 @@ class TufRepository:
         urls = [f"{url}payloads/{path}" for url in self._order()] + list(payload.mirrors)
         return PayloadStore(self._cache_dir, self._transport).fetch(payload, urls, progress)
 
-    def _manifest_from(self, role: "Role", target: str) -> Manifest | None:
-        data = role.target(target, MANIFEST_BYTES)
+    def _manifest_from(self, address: "CheckedAddress", target: str) -> Manifest | None:
+        data = address.target(target, MANIFEST_BYTES)
         if data is None:
             return None
         manifest = decode_manifest(data, target)
         self._floors.check_and_raise(manifest)
         return manifest
 
-    def _at_any_address(self, work: Callable[["Role"], T]) -> T:
+    def _at_any_address(self, work: Callable[["CheckedAddress"], T]) -> T:
         """Do `work` at the first address where it succeeds. A mirror may answer well-formed and stale, so failing over
         is a matter of whole workflows, not of single requests."""
         from keyfit.trust.payloads import most_telling
@@ -106,7 +106,7 @@ class TufRepository:
         failures: list[KeyfitError] = []
         for url in self._order():
             try:
-                return work(self._role(url))
+                return work(self._checked(url))
             except (NetworkError, TrustError) as error:
                 if error.code == "clock-behind":
                     raise
@@ -114,21 +114,21 @@ class TufRepository:
                 failures.append(error)
         raise most_telling(failures)
 
-    def _role(self, url: str) -> "Role":
+    def _checked(self, url: str) -> "CheckedAddress":
         if self._current is not None and self._current[0] == url:
             return self._current[1]
-        from keyfit.trust.metadata import Fetcher, Role, check_root
+        from keyfit.trust.metadata import CheckedAddress, Fetcher, check_root
 
         check_root(self._trusted_root)
         self._floors.check_clock(self._now(), self._limits.clock_slack_s)
         folder = self._metadata_dir / "tuf"
         private_directory(folder)
-        hosts = frozenset(host_of(address) for address in self._urls)
-        role = Role(url, folder, self._trusted_root, Fetcher(self._transport, hosts))
-        self._floors.raise_signed_at(role.signed_at())
+        hosts = frozenset(host_of(each) for each in self._urls)
+        address = CheckedAddress(url, folder, self._trusted_root, Fetcher(self._transport, hosts))
+        self._floors.raise_signed_at(address.signed_at())
         self._floors.check_clock(self._now(), self._limits.clock_slack_s)
-        self._current = (url, role)
-        return role
+        self._current = (url, address)
+        return address
 
     def _order(self) -> Iterator[str]:
         """The addresses, the one in use first."""

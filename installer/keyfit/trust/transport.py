@@ -11,6 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -164,7 +165,8 @@ class _Exchange:
         if not self._done:
             self._transport.forget_session()
             if self._response is not None:
-                self._response.raw.shutdown()  # wakes the thread if it waits for bytes
+                with suppress(OSError, ValueError, RuntimeError):  # it may be ending on its own
+                    self._response.raw.shutdown()  # wakes the thread if it waits for bytes
         while not self._queue.empty():
             self._queue.get_nowait()
 

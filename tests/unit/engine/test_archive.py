@@ -41,6 +41,7 @@ def zipped(path: Path, members: Members, mode: int = 0o100644) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
         for number, (name, data) in enumerate(members):
             info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = (mode if number == len(members) - 1 else 0o100644) << 16
             made.writestr(info, data)
     return path

@@ -103,9 +103,13 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.begin("install", PLAN)
     journal._open().execute("PRAGMA max_page_count = 1")
-    with pytest.raises(StorageError) as caught:
+
+    def fill() -> None:
         for _ in range(50):
             journal.begin("install", PLAN)
+
+    with pytest.raises(StorageError) as caught:
+        fill()
     assert caught.value.code == "disk-full"
 
 

@@ -29,6 +29,10 @@ REQUIRED_PROGRAMS = {
 """Program, and the Debian package it comes from. `install-packages.sh` reads this table."""
 
 
+KEPT_OF_A_KIND = 8
+"""Images or states that stay in the cache, the last used ones; a state has about 150 MB."""
+
+
 class BenchError(Exception):
     """The bench itself failed; nothing is said about the program under test."""
 
@@ -53,12 +57,18 @@ def check_host() -> None:
         raise BenchError(f"not installed: {' '.join(missing)}; run tests/vm/install-packages.sh")
 
 
+def check_root() -> None:
+    """Raise a BenchError unless this is the superuser, who alone can lay out another system's root file system."""
+    if os.geteuid() != 0:
+        raise BenchError("building the guest needs root; once it is in the cache, the tests do not")
+
+
 def run(command: Sequence[str | Path], *, log: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run a program to its end and return its standard output.
 
     Args:
         command: Program and arguments.
-        log: File that gets both outputs appended instead; the return value is then empty.
+        log: File that gets both outputs appended as well.
         env: Variables added to this process's.
 
     Raises:
@@ -66,21 +76,13 @@ def run(command: Sequence[str | Path], *, log: Path | None = None, env: Mapping[
     """
     argv = [str(part) for part in command]
     environment = {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin", **(env or {})}
-    if log is None:
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True, errors="replace", check=False)
-        output, complaint = done.stdout, done.stdout + done.stderr
-    else:
-        with log.open("ab") as file:
-            file.write(f"$ {' '.join(argv)}\n".encode())
-            file.flush()
-            done_bytes = subprocess.run(argv, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
-        output, complaint = "", log.read_text(errors="replace")
-        if done_bytes.returncode == 0:
-            return output
-        raise BenchError(f"{argv[0]} ended with {done_bytes.returncode}:\n{complaint[-3000:]}")
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    if log is not None:
+        with log.open("a", errors="replace") as file:
+            file.write(f"$ {' '.join(argv)}\n{done.stdout}{done.stderr}")
     if done.returncode != 0:
-        raise BenchError(f"{argv[0]} ended with {done.returncode}:\n{complaint[-3000:]}")
-    return output
+        raise BenchError(f"{argv[0]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+    return done.stdout
 
 
 def digest(*parts: str | bytes | Path) -> str:
@@ -115,6 +117,7 @@ def built_once(name: str) -> Iterator[tuple[Path, bool]]:
     with (cache_root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if final.is_dir():
+            os.utime(final)
             yield final, False
             return
         for leftover in cache_root.glob(".building-*"):  # of a build that was killed; nobody else is building now
@@ -124,5 +127,13 @@ def built_once(name: str) -> Iterator[tuple[Path, bool]]:
         try:
             yield scratch, True
             scratch.rename(final)
+            _forget_old(cache_root, name.split("-")[0])
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _forget_old(cache_root: Path, kind: str) -> None:
+    """Remove what has not been used for longest: a state is made anew for each change of the program it holds."""
+    folders = sorted(cache_root.glob(f"{kind}-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    for folder in folders[KEPT_OF_A_KIND:]:
+        shutil.rmtree(folder)

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from tests.vm.bench import packages
-from tests.vm.bench.host import BENCH, BenchError, built_once, check_host, digest, run
+from tests.vm.bench.host import BENCH, BenchError, built_once, check_host, check_root, digest, run
 
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _PASSED_ON_APT_SETTINGS = ("Acquire::http", "Acquire::ftp", "Acquire::Check-", "Acquire::Force", "Acquire::Retries")
@@ -52,6 +52,7 @@ def build_image() -> Image:
     root_key = digest(BENCH / "image.py", BENCH / "packages.py")
     with built_once(f"root-{root_key}") as (folder, to_build):
         if to_build:
+            check_root()
             _build_root(folder)
     root = folder if not to_build else folder.parent / f"root-{root_key}"
     init_key = digest(root_key, BENCH / "guest")
@@ -167,7 +168,8 @@ def _fill_repository(tree: Path, log: Path) -> None:
     repository = tree / "srv" / "debian"
     (repository / "partial").mkdir(parents=True)
     shutil.copy("/etc/resolv.conf", tree / "etc" / "resolv.conf")
-    fetch = ["apt-get", "-q", "-y", "-d", "-o", "Dir::Cache::archives=/srv/debian", "-o", "APT::Sandbox::User=root"]
+    fetch = ["apt-get", "-q", "-y", "-d", "--no-install-recommends"]
+    fetch += ["-o", "Dir::Cache::archives=/srv/debian", "-o", "APT::Sandbox::User=root"]
     for name in packages.OFFERED:  # one by one: a choice made for one of them must not hide a package another needs
         _in_guest(tree, [*fetch, "install", name], log)
     shutil.rmtree(repository / "partial")

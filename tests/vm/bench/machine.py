@@ -328,14 +328,12 @@ class Machine:
         """Pull the mains plug. What a durable machine had on its disk stays there; see `power_on`."""
         self._qemu.kill()
         self._stop()
-        self._ports.clear()
 
     def power_off(self, timeout_s: float = 90.0) -> None:
         """Shut down in good order."""
         self.start(["systemctl", "poweroff"])
         self._qemu.wait(timeout_s)
         self._stop()
-        self._ports.clear()
 
     def power_on(self) -> None:
         """Boot again after `power_cut` or `power_off`: from its own disk if it is durable, else from a fresh one."""

@@ -101,6 +101,8 @@ class Qemu:
         """
         message = {"execute": command, "arguments": arguments}
         with self._lock:
+            if self._process.poll() is not None:
+                raise BenchError(f"QEMU has ended: {self.output()}")
             try:
                 socket.send_fds(self._monitor, [json.dumps(message).encode() + b"\n"], [] if fd is None else [fd])
             except OSError as problem:

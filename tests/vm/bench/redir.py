@@ -124,13 +124,20 @@ class RedirToken:
             self._machine.run(["udevadm", "wait", "--removed", "--settle", limit, self.sysfs]).check()
 
     def close(self) -> None:
-        """Give the connection up, without a word to the machine: it may be gone already."""
+        """Take the token out and give its port back. Fine for a machine that is gone already, and twice."""
+        try:
+            self._machine.qmp("device_del", id=f"usb-{self._name}")
+            self._machine.qmp("chardev-remove", id=self._name)
+        except BenchError:
+            pass  # the machine has ended, or this was done before
+        self.plugged = False
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
         self._reader.join()
         self._socket.close()
+        self._machine.release_port(self._port)
         self.device.reset()
 
     def __enter__(self) -> Self:

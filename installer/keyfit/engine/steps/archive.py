@@ -88,7 +88,7 @@ def members(path: Path) -> Iterator[tuple[str, int, int, str]]:
                     mode = info.external_attr >> 16
                     special = mode & 0o170000 not in (0, 0o100000, 0o040000)
                     kind = "other" if special else "directory" if info.is_dir() else "file"
-                    yield info.filename, info.file_size, mode & 0o7777, kind
+                    yield info.orig_filename, info.file_size, mode & 0o7777, kind
         else:
             with tarfile.open(path, "r:*") as archive:
                 for member in archive:
@@ -105,13 +105,14 @@ def check(path: Path, files: tuple[str, ...]) -> None:
         TrustError: code "archive-refused".
     """
     seen: dict[str, str] = {}
+    folders: dict[str, str] = {}
     total = 0
     for count, (name, size, mode, kind) in enumerate(members(path)):
         problem = name_problem(name) or (f"{name!r} is neither a file nor a folder" if kind == "other" else "")
         if not problem and mode & 0o6000:
             problem = f"{name!r} has set-id bits"
-        if not problem and name.rstrip("/").lower() in seen:
-            problem = f"{name!r} is there twice"
+        if not problem:
+            problem = _clash(name.rstrip("/"), kind, seen, folders)
         total += size
         if not problem and (count >= MAX_FILES * 2 or total > MAX_TOTAL_BYTES
                             or total > max(path.stat().st_size, 10_000) * MAX_RATIO):
@@ -123,6 +124,17 @@ def check(path: Path, files: tuple[str, ...]) -> None:
     if set(seen.values()) != set(files):
         odd = sorted(set(seen.values()) ^ set(files))[:5]
         raise _refused(path.name, f"its files are not those on the signed list: {', '.join(odd)}")
+
+
+def _clash(name: str, kind: str, files: dict[str, str], folders: dict[str, str]) -> str:
+    """Why a name cannot stand beside those before it; remembers the folders that it names."""
+    if name.lower() in files or (kind == "file" and name.lower() in folders):
+        return f"{name!r} is there twice"
+    path = PurePosixPath(name)
+    for folder in (str(p) for p in ((path,) if kind == "directory" else ()) + tuple(path.parents)[:-1]):
+        if folders.setdefault(folder.lower(), folder) != folder or folder.lower() in files:
+            return f"{folder!r} is there twice, in another spelling"
+    return ""
 
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))}

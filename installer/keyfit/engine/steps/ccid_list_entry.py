@@ -44,12 +44,15 @@ class Kind:
         if now is None or old is None:
             return ""
         original = base64.b64decode(old)
+        if now == original:
+            restart_daemon(host)  # an undo that was cut off may have put the list back, but not told the daemon
+            return ""
         ours = ccidlist.add_entry(original, change.id_vendor, change.id_product, change.friendly_name)
         new = original if now == ours else ccidlist.remove_entry(now, change.id_vendor, change.id_product,
                                                                  change.friendly_name)
         if new != now:
             host.write_bytes(change.path, new)
-        restart_daemon(host)  # also if the list was put back by an undo that was cut off before this
+        restart_daemon(host)
         return ""
 
 

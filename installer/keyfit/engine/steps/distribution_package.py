@@ -29,7 +29,7 @@ class Kind:
         """Are all of them installed?"""
         versions = host.package_versions()
         return Detected(satisfied=all(name in versions for name in change.names),
-                        before={"installed": sorted(versions)})
+                        before={"installed": sorted({*versions, *unpacked(host)})})
 
     def apply(self, change: DistributionPackages, host: Host, before: State, fetch: Fetch) -> State:
         """Install them; the difference in the package database is what was added."""
@@ -52,9 +52,10 @@ class Kind:
         """Remove what was added, unless something that came later needs it."""
         versions = host.package_versions()
         added = after.get("added")
-        if added is None:  # cut off: whatever is there now and was not before came from us
-            added = sorted(set(versions) - set(before["installed"]))
-        present = [name for name in added if name in versions]
+        there = {*versions, *unpacked(host)}
+        if added is None:  # cut off: whatever is there now, if only half, and was not before came from us
+            added = sorted(there - set(before["installed"]))
+        present = [name for name in added if name in there]
         if not present:
             return ""
         removable = removal_set(host, present) if change.manager == "apt" else present
@@ -64,6 +65,12 @@ class Kind:
         if kept:
             return f"{', '.join(kept)} stayed, because other packages that were installed since need it"
         return ""
+
+
+def unpacked(host: Host) -> set[str]:
+    """Packages of which dpkg has files on the machine, whether it counts them as installed or not."""
+    return {path.rsplit("/", 1)[1].removesuffix(".list").split(":")[0]
+            for path in host.glob("/var/lib/dpkg/info", "*.list")}
 
 
 def remove(host: Host, manager: str, names: list[str]) -> None:
@@ -134,7 +141,8 @@ FAILURES: tuple[tuple[tuple[str, ...], type[KeyfitError], str, str], ...] = (
 def failure(done: Completed) -> KeyfitError:
     """The error for a package tool that failed, by what it said."""
     said = done.stderr + "\n" + done.stdout
-    lines = [line.strip() for line in said.splitlines() if line.startswith(("E:", "dpkg:", "Error", "rpm:", "error:"))]
+    lines = [line.strip() for line in said.splitlines()
+             if line.startswith(("E:", "dpkg:", "Error", "rpm:", "error:")) or "depends on" in line or "is needed by" in line]
     detail = "; ".join(lines)[:600] or said.strip()[-300:]
     for texts, kind, code, hint in FAILURES:
         if any(text in said for text in texts):

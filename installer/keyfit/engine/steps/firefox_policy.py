@@ -42,5 +42,6 @@ class Kind:
             return ""
         if firefoxpolicy.module(now, change.name) != change.module:
             return f"{change.path} was changed by somebody else since, so it was left as it is"
-        host.write_bytes(change.path, firefoxpolicy.remove(now, change.name))
+        theirs = None if old is None else firefoxpolicy.module(old, change.name)
+        host.write_bytes(change.path, firefoxpolicy.take_back(now, change.name, theirs))
         return ""

@@ -5,8 +5,12 @@ kept to the byte. As root, the database is that of the user who asked for the ri
 """
 
 import base64
+import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from keyfit.core import nssmodules
 from keyfit.engine.steps.base import Detected, Fetch, State
@@ -17,6 +21,8 @@ from keyfit.ports import Host
 NEWER_DATABASE = ".local/share/pki/nssdb"
 """Where Chromium looks from version 146 on, unless ~/.pki/nssdb is there (Chromium, crypto/nss_util)."""
 
+_posix: Any = os
+"""The module `os`, typed loosely: on Windows it lacks `geteuid` and its like, and none of them is called there."""
 BESIDE = ".pkcs11.txt.keyfit"
 """Name of the file that is written beside the list before it is renamed."""
 
@@ -31,30 +37,33 @@ class Kind:
         made = [str(p) for p in (path.parent, *path.parent.parents) if not p.exists()]
         return Detected(satisfied=old is not None and nssmodules.has(old, change.name, change.module),
                         before={"old": None if old is None else base64.b64encode(old).decode(), "file": str(path),
-                                "made": made})
+                                "made": made, "user": _invoking_user()})
 
     def apply(self, change: NssModule, host: Host, before: State, fetch: Fetch) -> State:
         """Append it; a database that is not there yet is begun with NSS's own module."""
         path = Path(before["file"])
         old = _read(path)
         new = nssmodules.add(old if old is not None else nssmodules.empty(str(path.parent)), change.name, change.module)
-        _write(path, new)
+        with _as_user(before["user"]):
+            _replace(path, new)
         return {}
 
     def undo(self, change: NssModule, host: Host, before: State, after: State) -> str:
         """Take out our entry; a database that we began and nobody used is deleted."""
         path = Path(before["file"])
-        now = _read(path)
-        path.with_name(BESIDE).unlink(missing_ok=True)
-        if now is None:
-            _remove_folders(before)
-            return ""
-        new = nssmodules.remove(now, change.name, change.module)
-        if before["old"] is None and new == nssmodules.empty(str(path.parent)) and len(list(path.parent.iterdir())) == 1:
-            path.unlink()
-            _remove_folders(before)
-        elif new != now:
-            _write(path, new)
+        with _as_user(before["user"]):
+            path.with_name(BESIDE).unlink(missing_ok=True)
+            now = _read(path)
+            if now is None:
+                _remove_folders(before)
+                return ""
+            new = nssmodules.remove(now, change.name, change.module)
+            untouched = before["old"] is None and new == nssmodules.empty(str(path.parent))
+            if untouched and len(list(path.parent.iterdir())) == 1:
+                path.unlink()
+                _remove_folders(before)
+            elif new != now:
+                _replace(path, new)
         return ""
 
 
@@ -81,9 +90,9 @@ def _home() -> str:
 
 def _invoking_user() -> tuple[int, int, str] | None:
     """(uid, gid, home) of the ordinary user behind a root process; None if there is none."""
-    if os.name != "posix" or os.geteuid() != 0:
+    if os.name != "posix" or _posix.geteuid() != 0:
         return None
-    import pwd
+    pwd: Any = importlib.import_module("pwd")
 
     for name in ("SUDO_UID", "PKEXEC_UID"):
         value = os.environ.get(name, "")
@@ -107,19 +116,19 @@ def _read(path: Path) -> bytes | None:
         return file.read(nssmodules.MAX_BYTES)
 
 
-def _write(path: Path, data: bytes) -> None:
-    """As the user: a root process must not write through links in a home directory (security D3, D6)."""
-    user = _invoking_user()
-    if user is None:
-        _replace(path, data)
+@contextmanager
+def _as_user(user: tuple[int, int, str] | list[Any] | None) -> Iterator[None]:
+    """Act as the user whose database it is: root must not follow links in a home directory (security D3, D4, D6)."""
+    if user is None or _posix.geteuid() != 0:
+        yield
         return
-    os.setegid(user[1])
-    os.seteuid(user[0])
+    _posix.setegid(user[1])
+    _posix.seteuid(user[0])
     try:
-        _replace(path, data)
+        yield
     finally:
-        os.seteuid(0)
-        os.setegid(0)
+        _posix.seteuid(0)
+        _posix.setegid(0)
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ whole process tree is ended.
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
@@ -96,14 +97,11 @@ def run(argv: Sequence[str], *, timeout_s: float, environment: Mapping[str, str]
 
 def end_tree(process: subprocess.Popen[bytes]) -> None:
     """Ask every process of the tree to end, then make them."""
-    import psutil
-
     tree = _tree(process.pid)
     for member in tree:
         _end(member.terminate)
-    _, alive = psutil.wait_procs(tree, timeout=GRACE_S)
-    # whoever was started meanwhile
-    for member in {*alive, *_tree(process.pid)}:
+    # with those that were started meanwhile
+    for member in {*_running_after(GRACE_S, tree), *_tree(process.pid)}:
         _end(member.kill)
     process.wait()
 
@@ -119,6 +117,26 @@ def _tree(leader: int) -> "list[psutil.Process]":
     except psutil.NoSuchProcess:
         pass
     return [*found, *(p for p in psutil.process_iter() if p not in found and _session(p.pid) == leader)]
+
+
+def _running_after(patience_s: float, tree: "list[psutil.Process]") -> "list[psutil.Process]":
+    """Who of the tree still runs when the time is over. Zombies do not: their new parent may be slow to collect them."""
+    import psutil
+
+    end = time.monotonic() + patience_s
+    while tree and time.monotonic() < end:
+        _, alive = psutil.wait_procs(tree, timeout=0.1)
+        tree = [member for member in alive if not _is_zombie(member)]
+    return tree
+
+
+def _is_zombie(member: "psutil.Process") -> bool:
+    import psutil
+
+    try:
+        return bool(member.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _session(pid: int) -> int:
