@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from keyfit.engine.journal import Journal
 
 from keyfit.app.context import Context
+from keyfit.engine.journal import Journal
 from keyfit.errors import HostError, NetworkError, TrustError
 from keyfit.model.catalog import Brand, Catalog, Manifest, Payload, brand_target, device_target
 from keyfit.model.certificate import ModuleReport, Reader

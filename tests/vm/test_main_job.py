@@ -147,8 +147,10 @@ SO="--login --login-type so --so-pin 0102030405060708010203040506070801020304050
 $P $SO --keypairgen --key-type rsa:2048 --id 01
 $P --read-object --type pubkey --id 01 -o /run/k.spki
 openssl pkey -pubin -inform DER -in /run/k.spki -out /run/k.pub
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /run/ca.key -out /run/ca.pem -subj '/CN=Example CA' -days 3650
-openssl x509 -new -force_pubkey /run/k.pub -subj '/CN=Test Customer/O=Example Bank' -CA /run/ca.pem -CAkey /run/ca.key -days 365 -out /run/k.pem
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=Example CA' -days 3650 \\
+  -keyout /run/ca.key -out /run/ca.pem
+openssl x509 -new -force_pubkey /run/k.pub -subj '/CN=Test Customer/O=Example Bank' -days 365 \\
+  -CA /run/ca.pem -CAkey /run/ca.key -out /run/k.pem
 openssl x509 -in /run/k.pem -outform DER -out /run/k.der
 $P $SO --write-object /run/k.der --type cert --id 01
 """
@@ -275,7 +277,7 @@ def test_what_cannot_be_installed_is_refused_and_changes_nothing(customer: Custo
     with a_token(customer, 0x072F, 0xB200) as token:
         token.plug()
         assert customer.keyfit("install", "rutoken", "--yes", code=66)["messages"][0]["code"] == "wrong-brand"
-        with a_token(customer, 0x1EA8, 0x8013) as second:
+        with a_token(customer, 0x1EA8, 0x8013, manufacturer="Excelsecu", product="Card reader") as second:
             second.plug()
             assert customer.keyfit("install", "--yes", code=2)["messages"][0]["code"] == "several-tokens"
         done = customer.machine.run(customer.command("install", "--yes"), user="person")

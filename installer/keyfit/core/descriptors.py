@@ -22,12 +22,17 @@ MAX_INTERFACES = 32
 
 
 class Descriptors(Struct, frozen=True, kw_only=True):
-    """The fields of the device descriptor that matter, and the interfaces of the first configuration."""
+    """The fields of the device descriptor that matter, and the interfaces of the first configuration.
+
+    `i_manufacturer` and `i_product` number the strings; 0 means that there is none (USB 2.0, table 9-8).
+    """
 
     id_vendor: int
     id_product: int
     bcd_device: int
     b_device_class: int
+    i_manufacturer: int
+    i_product: int
     interfaces: tuple[UsbInterface, ...]
 
 
@@ -40,6 +45,8 @@ def parse(data: bytes) -> Descriptors | None:
         id_product=data[10] | data[11] << 8,
         bcd_device=data[12] | data[13] << 8,
         b_device_class=data[4],
+        i_manufacturer=data[14],
+        i_product=data[15],
         interfaces=interfaces(data[DEVICE_LENGTH:]),
     )
 

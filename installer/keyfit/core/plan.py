@@ -178,7 +178,8 @@ def needed_packages(brand: Brand, model: Model | None, facts: HostFacts) -> tupl
     """
     return tuple(dict.fromkeys(
         p.name for p in brand.package
-        if fits(p.on, facts) and (facts.root == "/" or p.kind != "distribution") and (model is None or not model.packages or p.id in model.packages)))
+        if fits(p.on, facts) and (facts.root == "/" or p.kind != "distribution")
+        and (model is None or not model.packages or p.id in model.packages)))
 
 
 def choose_packages(brand: Brand, model: Model | None,

@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from keyfit.errors import UnsupportedError
-from keyfit.ports import Host, UsbBus
+
+if TYPE_CHECKING:
+    from keyfit.ports import Host, UsbBus
 
 
-def usb_bus() -> UsbBus:
+def usb_bus() -> "UsbBus":
     """The bus of this machine."""
     if sys.platform == "linux":
         from keyfit.platforms.linux.sysfs import SysfsUsbBus
@@ -18,7 +21,7 @@ def usb_bus() -> UsbBus:
     return LibusbUsbBus()
 
 
-def host(root: str) -> Host:
+def host(root: str) -> "Host":
     """The machine below `root`.
 
     Raises:

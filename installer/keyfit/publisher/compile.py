@@ -91,10 +91,10 @@ def cut(brand: Brand, system: SystemName, architecture: Architecture, payloads: 
         device: DeviceId | None = None, keep_files: bool = False) -> Brand:
     """The brand as one kind of machine needs it.
 
-    Left out are: entries for other systems; packages of a file kind without a file; modules named (`id`) like a
-    package (`name`) that all of these left out, since nothing would bring them; and sources that nothing refers to
-    any more. `keep_files` keeps packages without a file, to name what a brand needs. With `device`, also other models and matches, packages that no model left needs, and patches for other
-    devices unless a model left names them.
+    Left out are: entries for other systems; packages of a file kind without a file, unless `keep_files` (to name what a
+    brand needs); modules named (`id`) like a package (`name`) that all of these left out, since nothing would bring them;
+    and sources that nothing refers to any more. With `device`, also other models and matches, packages that no model left
+    needs, and patches for other devices unless a model left names them.
 
     A model keeps the ids of packages that were left out: an empty list would mean all of them.
     """

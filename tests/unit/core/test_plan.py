@@ -56,7 +56,8 @@ def test_a_brand_without_a_package_for_this_system_is_blocked() -> None:
 
 
 def test_a_conflicting_package_blocks_the_plan() -> None:
-    brand = a_brand("acme", package=(a_package("x"),), conflict=(Conflict(package="rival", reason={"en": "holds the token"}, sources=SOURCES),))
+    brand = a_brand("acme", package=(a_package("x"),),
+                    conflict=(Conflict(package="rival", reason={"en": "holds the token"}, sources=SOURCES),))
 
     assert [b.code for b in draft(brand, None, None, facts(), target="t", installed={"rival"}).blocked] == ["conflict"]
     assert draft(brand, None, None, facts(), target="t", installed={"other"}).blocked == ()

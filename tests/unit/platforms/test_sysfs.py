@@ -80,14 +80,14 @@ def test_the_serial_number_is_never_opened(root: Path, monkeypatch: pytest.Monke
     opened: list[str] = []
     really_open = os.open
 
-    def listening(path: str, *rest: int) -> int:
+    def listening(path: str, *rest: int, **at: int) -> int:
         opened.append(path)
-        return really_open(path, *rest)
+        return really_open(path, *rest, **at)
 
     monkeypatch.setattr(sysfs.os, "open", listening)
     found = bus_of(root).devices()
 
-    assert {Path(path).name for path in opened} == {"descriptors", "manufacturer", "product", "devnum"}
+    assert {Path(path).name for path in opened} == {"1-1", "usb1", "descriptors", "manufacturer", "product", "devnum"}
     assert "CANARY" not in repr(found)
 
 

@@ -92,7 +92,8 @@ def _dpkg(host: Host) -> list[str]:
     facts = host.facts()
     if facts.root == "/":
         return ["dpkg", "--force-confdef", "--force-confold"]
-    return ["dpkg", f"--root={facts.root}", f"--log={facts.root}/var/log/dpkg.log", "--force-not-root", "--force-script-chrootless", "--force-confold"]
+    return ["dpkg", f"--root={facts.root}", f"--log={facts.root}/var/log/dpkg.log", "--force-not-root",
+            "--force-script-chrootless", "--force-confold"]
 
 
 def _is_half_installed(change: PackageFile, host: Host) -> bool:

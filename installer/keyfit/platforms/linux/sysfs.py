@@ -1,16 +1,19 @@
-"""The USB bus as the kernel shows it in sysfs: no library, no permission, three small reads a device.
+"""The USB bus as the kernel shows it in sysfs: no library, no permission, four small reads a device.
 
 Source of the layout: Linux, Documentation/ABI/stable/sysfs-bus-usb and testing/sysfs-bus-usb. The `serial` file is never
 opened.
 """
 
 import os
+from typing import TYPE_CHECKING
 
 from keyfit.core.descriptors import parse
 from keyfit.core.text import clean
 from keyfit.model.usb import CLASS_HUB, UsbDevice
 from keyfit.platforms.linux.posix import posix
-from keyfit.platforms.linux.uevents import UeventWatch
+
+if TYPE_CHECKING:
+    from keyfit.platforms.linux.uevents import UeventWatch
 
 DEVICES = "bus/usb/devices"
 MAX_DESCRIPTORS = 65_553
@@ -32,14 +35,9 @@ class SysfsUsbBus:
 
     def devices(self) -> tuple[UsbDevice, ...]:
         """Every device but hubs, sorted by bus path. A device that goes away while it is read is left out."""
-        try:
-            names = os.listdir(self._folder)  # noqa: PTH208 - names only, no objects: this is the fast path
-        except OSError:
-            names = []
-        found = [self._device(name) for name in names if ":" not in name]
-        present = tuple(sorted((d for d in found if d is not None), key=_place))
-        self._remember(present)
-        return present
+        present = self._present()
+        self._seen = frozenset((d.bus_path, d.device_number) for d in present)
+        return tuple(sorted(present, key=_place))
 
     def wait_for_change(self, timeout_s: float) -> bool:
         """Block until the kernel reports a USB device added or removed; without its events, until a scan differs.
@@ -47,40 +45,49 @@ class SysfsUsbBus:
         What happened since the last call of `devices` counts as well, so nothing falls between the two.
         """
         if self._watch is None:
+            from keyfit.platforms.linux.uevents import UeventWatch
+
             self._watch = UeventWatch(live=self._live)
         if self._seen is not None:
             self._watch.seen(self._seen)
             self._seen = None
         return self._watch.wait(self._scan, timeout_s, RESCAN_S)
 
-    def _remember(self, present: tuple[UsbDevice, ...]) -> None:
-        self._seen = frozenset((d.bus_path, d.device_number) for d in present)
+    def _present(self) -> list[UsbDevice]:
+        try:
+            names = os.listdir(self._folder)  # noqa: PTH208 - names only, no objects: this is the fast path
+        except OSError:
+            return []
+        found = (self._device(name) for name in names if ":" not in name)
+        return [device for device in found if device is not None]
 
     def _scan(self) -> frozenset[tuple[str, int]]:
         """What is plugged in, by place and number: a token that was pulled out and put back has a new number."""
-        try:
-            names = os.listdir(self._folder)  # noqa: PTH208
-        except OSError:
-            return frozenset()
-        return frozenset((name, _number(f"{self._folder}/{name}/devnum")) for name in names
-                         if ":" not in name and _is_device(f"{self._folder}/{name}"))
+        return frozenset((d.bus_path, d.device_number) for d in self._present())
 
     def _device(self, name: str) -> UsbDevice | None:
-        folder = f"{self._folder}/{name}"
-        found = parse(_read(f"{folder}/descriptors", MAX_DESCRIPTORS))
-        if found is None or found.b_device_class == CLASS_HUB:
+        """One device, read relative to its directory: sysfs links are long, and each would be walked four times."""
+        try:
+            folder = os.open(f"{self._folder}/{name}", posix.O_PATH | posix.O_CLOEXEC)
+        except OSError:
             return None
-        return UsbDevice(
-            id_vendor=found.id_vendor,
-            id_product=found.id_product,
-            bcd_device=found.bcd_device,
-            b_device_class=found.b_device_class,
-            manufacturer=_text(f"{folder}/manufacturer"),
-            product=_text(f"{folder}/product"),
-            bus_path=name,
-            device_number=_number(f"{folder}/devnum"),
-            interfaces=found.interfaces,
-        )
+        try:
+            found = parse(_read("descriptors", MAX_DESCRIPTORS, folder))
+            if found is None or found.b_device_class == CLASS_HUB:
+                return None
+            return UsbDevice(
+                id_vendor=found.id_vendor,
+                id_product=found.id_product,
+                bcd_device=found.bcd_device,
+                b_device_class=found.b_device_class,
+                manufacturer=_text("manufacturer", folder) if found.i_manufacturer else "",
+                product=_text("product", folder) if found.i_product else "",
+                bus_path=name,
+                device_number=_number("devnum", folder),
+                interfaces=found.interfaces,
+            )
+        finally:
+            os.close(folder)
 
 
 def _place(device: UsbDevice) -> tuple[int, ...]:
@@ -88,14 +95,20 @@ def _place(device: UsbDevice) -> tuple[int, ...]:
     return tuple(int(part) for part in device.bus_path.replace("-", ".").split(".") if part.isdecimal())
 
 
-def _text(path: str) -> str:
-    data = _read(path, MAX_TEXT)
+def _text(name: str, folder: int) -> str:
+    # without the newline that sysfs adds, most strings are clean at first sight
+    data = _read(name, MAX_TEXT, folder).removesuffix(b"\n")
     return clean(data.decode("utf-8", "replace")) if data else ""
 
 
-def _read(path: str, limit: int) -> bytes:
+def _number(name: str, folder: int) -> int:
+    digits = _read(name, 8, folder).strip()
+    return int(digits) if digits.isdigit() else 0
+
+
+def _read(name: str, limit: int, folder: int) -> bytes:
     try:
-        handle = os.open(path, os.O_RDONLY | posix.O_CLOEXEC)
+        handle = os.open(name, os.O_RDONLY | posix.O_CLOEXEC, dir_fd=folder)
     except OSError:
         return b""
     try:
@@ -104,13 +117,3 @@ def _read(path: str, limit: int) -> bytes:
         return b""
     finally:
         os.close(handle)
-
-
-def _number(path: str) -> int:
-    digits = _read(path, 8).strip()
-    return int(digits) if digits.isdigit() else 0
-
-
-def _is_device(folder: str) -> bool:
-    found = parse(_read(f"{folder}/descriptors", MAX_DESCRIPTORS))
-    return found is not None and found.b_device_class != CLASS_HUB
