@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +29,6 @@ CCID_DESCRIPTOR_LENGTH = 54
 """Length of the CCID class descriptor (USB CCID specification 1.1, section 5.1)."""
 
 _BULK, _INTERRUPT, _IN = 2, 3, 0x80
-
-
-class CorpusWarning(UserWarning):
-    """Says that a test over "all" records ran over the selection only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,21 +186,16 @@ def _interface_to_json(item: UsbInterfaceRecord) -> dict[str, Any]:
 
 
 def corpus_path() -> Path:
-    """Return the largest file of records at hand: the one named by KEYFIT_CORPUS, else the selection.
-
-    Falling back is said aloud by a CorpusWarning, which pytest prints in its summary.
+    """The file of records named by KEYFIT_CORPUS, else the project's own.
 
     Raises:
         FileNotFoundError: KEYFIT_CORPUS names a file that is not there.
     """
     named = os.environ.get(CORPUS_VARIABLE)
-    if named:
-        path = Path(named)
-        if not path.is_file():
-            raise FileNotFoundError(f"{CORPUS_VARIABLE} names {path}, which is not a file")
-        return path
-    warnings.warn(f"{CORPUS_VARIABLE} is not set: using the selection {SELECTION_PATH}", CorpusWarning, stacklevel=2)
-    return SELECTION_PATH
+    path = Path(named) if named else SELECTION_PATH.with_name("corpus.jsonl")
+    if not path.is_file():
+        raise FileNotFoundError(f"{CORPUS_VARIABLE} names {path}, which is not a file")
+    return path
 
 
 def load_records(path: Path = SELECTION_PATH) -> tuple[UsbRecord, ...]:

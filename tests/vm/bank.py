@@ -61,7 +61,7 @@ class Bank:
         certificate, key = authority.issue(folder)
         self._server = subprocess.Popen(
             [*_tool(), "serve", str(folder / "publisher"), "--port", "0",
-             "--tls-certificate", str(certificate), "--tls-key", str(key)],
+             "--tls-cert", str(certificate), "--tls-key", str(key)],
             stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
         assert self._server.stdout is not None
         words = self._server.stdout.readline().split()

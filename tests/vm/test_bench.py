@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +23,7 @@ from tests.sim.vtoken import (
     UsbDevice,
     VendorFunction,
 )
-from tests.vm.bench.host import BenchError
+from tests.vm.bench.host import CHECKOUT, BenchError
 from tests.vm.bench.machine import HOST_ADDRESS, CommandTimeout, Machine, Result, State
 from tests.vm.bench.packages import OFFERED
 from tests.vm.bench.redir import RedirToken
@@ -58,6 +61,23 @@ def test_two_machines_from_one_state_do_not_see_each_other(machine: Machine, bas
     with Machine.restore(base) as other:
         machine.put("/etc/mine", b"1")
         assert other.run(["test", "-e", "/etc/mine"]).returncode == 1
+
+
+def test_no_machine_outlives_a_test_that_is_killed(base: State) -> None:
+    program = (
+        "from tests.vm.bench.image import build_image; from tests.vm.bench.states import base_state, Machine\n"
+        "machine = Machine.restore(base_state(build_image())); print('up', flush=True); machine.run('sleep 600', 700)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "up\n"
+    (qemu,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    ended = os.pidfd_open(int(qemu))
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert select.select([ended], [], [], 10)[0] == [ended]
+    os.close(ended)
 
 
 def test_commands_have_input_environment_account_and_result(machine: Machine) -> None:
@@ -258,7 +278,8 @@ def test_pcscd_from_the_offline_repository_reads_the_card(with_pcscd: State) -> 
 
 
 def wait_for_card(machine: Machine) -> Result:
-    return machine.run(["opensc-tool", "--wait", "--atr"], timeout_s=60).check()
+    # its own --wait only sees a card that comes after it has started
+    return machine.run("until opensc-tool --atr 2>/run/err; do udevadm settle; done; cat /run/err >&2", timeout_s=60).check()
 
 
 def test_a_token_pulled_out_in_the_middle_of_an_apdu_is_read_again_afterwards(with_pcscd: State) -> None:
@@ -268,6 +289,7 @@ def test_a_token_pulled_out_in_the_middle_of_an_apdu_is_read_again_afterwards(wi
         wait_for_card(machine)
         ccid.delay_s = 60
         waiting = machine.start(["opensc-tool", "--send-apdu", "00a4040005a000000308"])
+        assert ccid.computing.wait(60)
         plug.unplug()
         assert waiting.wait(60).returncode != 0
         ccid.delay_s = 0
@@ -275,12 +297,12 @@ def test_a_token_pulled_out_in_the_middle_of_an_apdu_is_read_again_afterwards(wi
         wait_for_card(machine)
 
 
-def test_a_card_taken_out_of_its_reader_is_noticed(with_pcscd: State) -> None:
+def test_a_card_taken_out_of_its_reader_and_another_put_in_are_noticed(with_pcscd: State) -> None:
     ccid = Ccid(PivCard())
     with Machine.restore(with_pcscd) as machine, RedirToken(ccid_token(ccid), machine) as plug:
         plug.plug()
         wait_for_card(machine)
         ccid.remove()
-        waiting = machine.start(["opensc-tool", "--wait", "--atr"])
+        machine.run("until opensc-tool --list-readers | grep -q '^0 *No'; do udevadm settle; done", timeout_s=60).check()
         ccid.insert(PivCard(historical=b"SECOND"))
-        assert b"SECOND".hex() in waiting.wait(60).stdout.replace(":", "")
+        assert b"SECOND".hex() in wait_for_card(machine).stdout.replace(":", "")

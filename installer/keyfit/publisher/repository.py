@@ -91,8 +91,9 @@ class PublisherRepository:
         self._pending["drivers"] = Metadata(self._delegating_drivers(thresholds, bin_bits))
         for name in self._bin_names():
             self._pending[name] = Metadata(Targets(expires=self._expiry("bins")))
-        self._pending["snapshot"] = Metadata(Snapshot(expires=self._expiry("snapshot"), version=0))
-        self._pending["timestamp"] = Metadata(Timestamp(expires=self._expiry("timestamp"), version=0))
+        snapshot, timestamp = Snapshot(expires=self._expiry("snapshot")), Timestamp(expires=self._expiry("timestamp"))
+        snapshot.version = timestamp.version = 0  # publishing makes it 1
+        self._pending["snapshot"], self._pending["timestamp"] = Metadata(snapshot), Metadata(timestamp)
         return self._publish(0)
 
     def release(self, targets: Mapping[str, bytes]) -> Published:

@@ -89,6 +89,7 @@ class Ccid:
         mute: The reader swallows every message and never answers.
         log: APDUs exchanged so far.
         power_ons: How often the card was powered.
+        computing: Set while the card works on an APDU.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Ccid:
         self.mute = False
         self.log: list[Exchange] = []
         self.power_ons = 0
+        self.computing = threading.Event()
         self._max_message_length, self._features = max_message_length, features
         self._powered = False
         self._command = b""
@@ -198,9 +200,11 @@ class Ccid:
         command, self._command = self._command, b""
         if not self._powered:
             return self._reply(message, status=_FAILED, error=_ICC_MUTE)
+        self.computing.set()
         if self.delay_s:
             self._gone.wait(self.delay_s)
         response = card.transmit(command)
+        self.computing.clear()
         self.log.append(Exchange(at_s=time.monotonic(), command=command, response=response))
         return self._reply(message, response)
 

@@ -1,7 +1,6 @@
 """The brands that Keyfit ships: sound, linted, and naming recorded devices rightly or not at all."""
 
 import json
-import os
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from keyfit.model.usb import CLASS_MASS_STORAGE, CLASS_SMART_CARD, UsbDevice, Us
 from keyfit.publisher.brandfile import load_brands
 from keyfit.publisher.compile import claimed_ids
 from keyfit.publisher.lint import lint
+from tests.sim.usbrecords import corpus_path
 
 DRIVERS = Path(__file__).parents[3] / "drivers"
 ICBC_SUPPLIERS = ("minghua", "huahong", "tendyron", "goldpac", "icbc-giesecke-devrient", "icbc-feitian")
@@ -131,9 +131,7 @@ def test_acs_comes_from_the_archives_first_and_from_a_file_second() -> None:
 
 
 def test_recorded_readers_and_keyboards_are_not_named_as_tokens_of_a_brand() -> None:
-    """Runs over the corpus of recorded devices where KEYFIT_CORPUS names it, and over the cases above in any case."""
-    corpus = Path(os.environ.get("KEYFIT_CORPUS", "")) / "usb-readers.jsonl"
-    lines = corpus.read_text(encoding="utf-8").splitlines() if corpus.is_file() else []
+    lines = corpus_path().read_text(encoding="utf-8").splitlines()
     wrong = []
     for record in map(json.loads, lines):
         what = device(f"{record['vid']}:{record['pid']}", clean(record["manufacturer"] or ""),
