@@ -63,12 +63,15 @@ def test_two_machines_from_one_state_do_not_see_each_other(machine: Machine, bas
         assert other.run(["test", "-e", "/etc/mine"]).returncode == 1
 
 
-def test_no_machine_outlives_a_test_that_is_killed(base: State) -> None:
+def test_no_machine_outlives_a_test_that_is_killed(base: State, tmp_path: Path) -> None:
     program = (
         "from tests.vm.bench.image import build_image; from tests.vm.bench.states import base_state, Machine\n"
         "machine = Machine.restore(base_state(build_image())); print('up', flush=True); machine.run('sleep 600', 700)"
     )
-    child = subprocess.Popen([sys.executable, "-c", program], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=CHECKOUT, env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     assert child.stdout is not None
     assert child.stdout.readline() == "up\n"
     (qemu,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()

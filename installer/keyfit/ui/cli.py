@@ -92,6 +92,22 @@ def run(arguments: list[str], options: Options, compose: Compose) -> int:
         return emit(_ended(command, Outcome.USAGE, "usage", error.format_message(), hint), options)
     except BrokenPipeError:
         return 0
+    except Exception as error:  # noqa: BLE001 - the one place where a fault of our own becomes a message
+        return emit(_bug(command, error, verbose=options.verbose or "--verbose" in arguments), options)
+
+
+def _bug(command: str, error: Exception, *, verbose: bool) -> OperationResult:
+    """A fault of Keyfit's own, without what it was working on: that may hold names of the user's."""
+    import traceback
+
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{type(error).__name__} in {frame.name}, {frame.filename.rsplit('/keyfit/', 1)[-1]}:{frame.lineno}"
+    messages = [Message(level="error", code="internal", text=f"Keyfit made a mistake: {where}.",
+                        hint="Please report this line. If a change was under way: sudo keyfit recover")]
+    if verbose:
+        messages += [Message(level="error", code="traceback", text=line.rstrip())
+                     for line in traceback.format_exception(error)]
+    return OperationResult(command=command, outcome=Outcome.INTERNAL, messages=tuple(messages))
 
 
 def _ended(command: str, outcome: Outcome, code: str, text: str, hint: str = "") -> OperationResult:

@@ -29,8 +29,8 @@ REQUIRED_PROGRAMS = {
 """Program, and the Debian package it comes from. `install-packages.sh` reads this table."""
 
 
-KEPT_OF_A_KIND = 8
-"""Images or states that stay in the cache, the last used ones; a state has about 150 MB."""
+_KEPT = {"state": 8, "root": 2, "initramfs": 4}
+"""How many of a kind stay in the cache, the last used ones: a state takes about 150 MB, a root 450 MB."""
 
 
 class BenchError(Exception):
@@ -86,13 +86,16 @@ def run(command: Sequence[str | Path], *, log: Path | None = None, env: Mapping[
 
 
 def digest(*parts: str | bytes | Path) -> str:
-    """A short key for what something is made of: text, bytes, and the content of files or folders."""
+    """A short key for what something is made of: text, bytes, and files or folders with their modes and links."""
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
-            for path in sorted(part.rglob("*")) if part.is_dir() else [part]:
-                if path.is_file() and "__pycache__" not in path.parts:
-                    total.update(str(path.relative_to(part.parent)).encode() + b"\0" + path.read_bytes())
+            for path in [part, *(sorted(part.rglob("*")) if part.is_dir() else [])]:
+                total.update(f"{path.relative_to(part.parent)} {path.lstat().st_mode:o}\0".encode())
+                if path.is_symlink():
+                    total.update(os.readlink(path).encode())
+                elif path.is_file():
+                    total.update(path.read_bytes())
         else:
             total.update(part.encode() if isinstance(part, str) else part)
         total.update(b"\0")
@@ -135,5 +138,5 @@ def built_once(name: str) -> Iterator[tuple[Path, bool]]:
 def _forget_old(cache_root: Path, kind: str) -> None:
     """Remove what has not been used for longest: a state is made anew for each change of the program it holds."""
     folders = sorted(cache_root.glob(f"{kind}-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
-    for folder in folders[KEPT_OF_A_KIND:]:
+    for folder in folders[_KEPT[kind] :]:
         shutil.rmtree(folder)

@@ -55,7 +55,7 @@ def build_image() -> Image:
             check_root()
             _build_root(folder)
     root = folder if not to_build else folder.parent / f"root-{root_key}"
-    init_key = digest(root_key, BENCH / "guest")
+    init_key = digest(root_key, *_guest_files())
     with built_once(f"initramfs-{init_key}") as (folder, to_build):
         if to_build:
             _build_initramfs(folder, root / "modules")
@@ -230,6 +230,10 @@ def _write_manifest(tree: Path, path: Path) -> None:
 # -- initramfs
 
 
+def _guest_files() -> list[Path]:
+    return sorted(path for path in (BENCH / "guest").iterdir() if path.is_file())
+
+
 def _build_initramfs(folder: Path, modules: Path) -> None:
     tree = folder / "tree"
     for name in ("bin", "modules", "proc", "sys", "dev", "lower", "writable", "root", "guest"):
@@ -238,9 +242,8 @@ def _build_initramfs(folder: Path, modules: Path) -> None:
     if busybox is None:
         raise BenchError("no busybox")
     shutil.copy(busybox, tree / "bin" / "busybox")
-    for path in (BENCH / "guest").iterdir():
-        if path.is_file():
-            shutil.copy(path, tree / "guest")
+    for path in _guest_files():
+        shutil.copy(path, tree / "guest")
     shutil.move(tree / "guest" / "init", tree / "init")
     (tree / "init").chmod(0o755)
     names = [name for name in packages.INITRAMFS_MODULES if (modules / f"{name}.ko").exists()]

@@ -51,6 +51,7 @@ class Qemu:
     Attributes:
         folder: Scratch folder of this machine; gone after `close`.
         agent: Socket connected to the guest's virtio-serial port.
+        cargo: The disk that the guest sees as /dev/vdb, for this process to write to.
     """
 
     def __init__(self, image: Image, hardware: Hardware, *, disk: Path | None, incoming: bool) -> None:
@@ -63,9 +64,8 @@ class Qemu:
             incoming: Wait for `restore` instead of booting.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="keyfit-vm-"))
-        self.cargo = self.folder / "cargo"
-        with self.cargo.open("wb") as file:
-            file.truncate(CARGO_BYTES)
+        self.cargo = (self.folder / "cargo").open("w+b")
+        self.cargo.truncate(CARGO_BYTES)
         self._events: deque[dict[str, Any]] = deque()
         self._lock = threading.RLock()
         self.agent, agent_end = socket.socketpair()
@@ -84,6 +84,7 @@ class Qemu:
             self.execute("qmp_capabilities")
             capabilities = [{"capability": "events", "state": True}]
             self.execute("migrate-set-capabilities", capabilities=capabilities)
+            (self.folder / "cargo").unlink()  # QEMU has it open; nothing large stays behind if the test is killed
         except BenchError:
             self.close()
             raise
@@ -154,6 +155,7 @@ class Qemu:
         """End QEMU and remove the scratch folder."""
         if self._process.poll() is None:
             self.kill()
+        self.cargo.close()
         self._lines.close()
         self._monitor.close()
         self._log.close()
