@@ -53,11 +53,10 @@ def compose(options: Options, reporter: Reporter) -> Context:
 
     root = _root(options)
     machine = host(root)
-    bus, tokens = _token_side(options, machine)
     return Context(
-        bus=bus if bus is not None else usb_bus(),
+        bus=_emulated_bus(options.emulate) if options.emulate else usb_bus(),
         host=machine,
-        tokens=tokens,
+        open_tokens=lambda: open_tokens(options, machine),
         load_catalog=lambda: load_catalog(machine),
         open_repository=lambda: open_repository(options, root),
         open_journal=lambda: open_journal(options, root),
@@ -125,16 +124,23 @@ def open_journal(options: Options, root: str) -> "Journal":
     return Journal(_state_dir(options, root))
 
 
-def _token_side(options: Options, machine: Host) -> tuple[UsbBus | None, TokenReader]:
-    if options.emulate is not None:
-        from keyfit.token.emulated import EmulatedTokenReader, EmulatedUsbBus
+def _emulated_bus(recording: Path) -> UsbBus:
+    from keyfit.token.emulated import EmulatedUsbBus
 
-        return EmulatedUsbBus(options.emulate), EmulatedTokenReader(options.emulate, machine)
+    return EmulatedUsbBus(recording)
+
+
+def open_tokens(options: Options, machine: Host) -> TokenReader:
+    """What asks tokens: a child process, or a recording."""
+    if options.emulate is not None:
+        from keyfit.token.emulated import EmulatedTokenReader
+
+        return EmulatedTokenReader(options.emulate, machine)
     from keyfit.token.reader import ChildTokenReader
 
     frozen = getattr(sys, "frozen", False)
-    command = [sys.executable, CHILD_COMMAND] if frozen else [sys.executable, "-m", "keyfit", CHILD_COMMAND]
-    return None, ChildTokenReader(child_command=command)
+    command = [sys.executable, CHILD_COMMAND] if frozen else [sys.executable, "-P", "-m", "keyfit", CHILD_COMMAND]
+    return ChildTokenReader(child_command=command)
 
 
 def _root(options: Options) -> str:

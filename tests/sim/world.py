@@ -158,7 +158,7 @@ class World:
         """A fresh context, as every command gets one."""
         catalog = Catalog(keyfit=1, system="linux", architecture="amd64", brands=tuple(self.repository.brands))
         return Context(
-            bus=self.bus, host=self.host, tokens=self.tokens, load_catalog=lambda: catalog,
+            bus=self.bus, host=self.host, open_tokens=lambda: self.tokens, load_catalog=lambda: catalog,
             open_repository=lambda: self.repository, open_journal=lambda: self.journal,
             open_page=self._open, clock=self.clock, reporter=self.reporter)  # type: ignore[arg-type]
 

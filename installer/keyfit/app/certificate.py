@@ -52,7 +52,8 @@ def describe(context: Context, brand: Brand, reports: tuple[ModuleReport, ...], 
     """State of certificate and PIN, rules and hand-off, for the JSON interface."""
     state, info = judge.certificate_state(reports, context.clock.now())
     slots = [s for r in reports if r.loaded for s in r.slots]
-    pin = judge.pin_state(slots[0]) if slots else PinState.UNKNOWN
+    used = next((s for s in slots if s.initialised), None)
+    pin = judge.pin_state(used) if used else PinState.UNKNOWN
     return {
         "brand": brand.brand,
         "certificate": {"state": state.value, **(_certificate_data(info) if info else {})},

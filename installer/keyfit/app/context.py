@@ -17,21 +17,22 @@ class Context:
     """The ports and the shipped catalog.
 
     Args:
+        open_tokens: makes the reader of tokens; called once, when a use case first asks a token.
         open_repository: makes the repository; called once, when a use case first needs signed data.
         open_journal: makes the journal; called once, when a use case first needs the record.
         open_page: opens a page in the user's browser; False if there is no graphical session.
     """
 
-    def __init__(self, *, bus: UsbBus, host: Host, tokens: TokenReader, load_catalog: Callable[[], Catalog],
+    def __init__(self, *, bus: UsbBus, host: Host, open_tokens: Callable[[], TokenReader], load_catalog: Callable[[], Catalog],
                  open_repository: Callable[[], Repository], open_journal: Callable[[], "Journal"],
                  open_page: Callable[[str], bool], clock: Clock, reporter: Reporter) -> None:
         self.bus = bus
         self.host = host
-        self.tokens = tokens
         self.clock = clock
         self.reporter = reporter
         self.open_page = open_page
         self._load_catalog = load_catalog
+        self._open_tokens = open_tokens
         self._open_repository = open_repository
         self._open_journal = open_journal
 
@@ -49,6 +50,11 @@ class Context:
     def facts(self) -> HostFacts:
         """Facts about the machine, read once."""
         return self.host.facts()
+
+    @cached_property
+    def tokens(self) -> TokenReader:
+        """PC/SC and PKCS#11."""
+        return self._open_tokens()
 
     @cached_property
     def repository(self) -> Repository:

@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +18,13 @@ from typing import Any, NamedTuple, Self
 from tests.vm.bench.channel import Channel
 from tests.vm.bench.host import BenchError, run
 from tests.vm.bench.image import Image
-from tests.vm.bench.qemu import CARGO_BYTES, Hardware, Qemu
+from tests.vm.bench.qemu import CARGO_BYTES, Hardware, Qemu, nameless
 
 HOST_ADDRESS = "10.0.2.2"
 """The host's loopback as the guest sees it (QEMU user-mode networking, "-netdev user" in QEMU's manual)."""
+
+DURABLE_DISK_SIZE = "2G"
+"""As mke2fs takes it; the file behind it is sparse."""
 
 BOOT_TIMEOUT_S = 240.0
 """A cold boot takes 15 to 25 s on two busy processors."""
@@ -170,17 +174,17 @@ class Machine:
         self.image, self.hardware = image, hardware
         self._ports: set[int] = set()
         self._disk: Path | None = None
+        self._files = ExitStack()
         if hardware.durable:
-            with tempfile.NamedTemporaryFile(prefix="keyfit-vm-", suffix=".disk", delete=False) as file:
-                self._disk = Path(file.name)
+            self._disk = nameless(self._files.enter_context(tempfile.TemporaryFile()))
             if state is not None:
                 _copy_sparse(state.folder / "disk", self._disk)
             else:
-                _format_disk(self._disk)
+                run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", self._disk, DURABLE_DISK_SIZE])
         try:
             self._start(state)
         except BaseException:
-            self._drop_disk()
+            self._files.close()
             raise
 
     @classmethod
@@ -362,15 +366,11 @@ class Machine:
     def close(self) -> None:
         """End the machine and remove its scratch files. Closing twice is fine."""
         self._stop()
-        self._drop_disk()
+        self._files.close()
 
     def _stop(self) -> None:
         self._channel.close()
         self._qemu.close()
-
-    def _drop_disk(self) -> None:
-        if self._disk is not None:
-            self._disk.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -389,7 +389,3 @@ def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _copy_sparse(source: Path, target: Path) -> None:
     run(["cp", "--sparse=always", "--reflink=auto", source, target])
-
-
-def _format_disk(path: Path) -> None:
-    run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", path, "2G"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import socket
@@ -12,7 +13,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.vm.bench.host import BenchError
 from tests.vm.bench.image import Image
@@ -45,6 +46,14 @@ class Hardware:
     durable: bool = False
 
 
+def nameless(file: IO[bytes]) -> Path:
+    """A path by which a child process can open, and open again, a file that has no name (proc(5), /proc/PID/fd).
+
+    Disks of a machine are such files, so that none stays behind when a test is killed.
+    """
+    return Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+
+
 class Qemu:
     """A running QEMU. It is killed when this process ends, however it ends.
 
@@ -64,13 +73,15 @@ class Qemu:
             incoming: Wait for `restore` instead of booting.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="keyfit-vm-"))
-        self.cargo = (self.folder / "cargo").open("w+b")
+        self.cargo = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self.cargo.truncate(CARGO_BYTES)
         self._events: deque[dict[str, Any]] = deque()
         self._lock = threading.RLock()
         self.agent, agent_end = socket.socketpair()
         self._monitor, monitor_end = socket.socketpair()
-        command = _command(image, hardware, self.folder, disk, agent_end.fileno(), monitor_end.fileno(), incoming)
+        command = _command(
+            image, hardware, self.folder, nameless(self.cargo), disk, agent_end.fileno(), monitor_end.fileno(), incoming
+        )
         self._log = (self.folder / "qemu.log").open("w")
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
@@ -84,7 +95,6 @@ class Qemu:
             self.execute("qmp_capabilities")
             capabilities = [{"capability": "events", "state": True}]
             self.execute("migrate-set-capabilities", capabilities=capabilities)
-            (self.folder / "cargo").unlink()  # QEMU has it open; nothing large stays behind if the test is killed
         except BenchError:
             self.close()
             raise
@@ -180,7 +190,14 @@ class Qemu:
 
 
 def _command(
-    image: Image, hardware: Hardware, folder: Path, disk: Path | None, agent: int, monitor: int, incoming: bool
+    image: Image,
+    hardware: Hardware,
+    folder: Path,
+    cargo: Path,
+    disk: Path | None,
+    agent: int,
+    monitor: int,
+    incoming: bool,
 ) -> list[str]:
     append = _KERNEL_OPTIONS + (" durable" if hardware.durable else "")
     command = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"]
@@ -188,7 +205,7 @@ def _command(
     command += ["-smp", str(hardware.processors), "-m", str(hardware.memory_mb)]
     command += ["-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", append]
     # the order of the disks is their names in the guest: vda, vdb, vdc
-    command += _drive("root", image.root, read_only=True) + _drive("cargo", folder / "cargo")
+    command += _drive("root", image.root, read_only=True) + _drive("cargo", cargo)
     if disk is not None:
         command += _drive("durable", disk)
     command += ["-device", "virtio-serial-pci,id=serial", "-chardev", f"socket,id=agent,fd={agent}"]
