@@ -199,6 +199,14 @@ def test_after_a_power_cut_what_was_synced_is_there_and_the_rest_is_not(durable_
         assert lost.stdout == "", "a write that nobody synced survived: the disk shows less loss than a real one"
 
 
+def test_what_was_written_before_an_orderly_shutdown_is_there_after_it(durable_base: State) -> None:
+    with Machine.restore(durable_base) as machine:
+        machine.run("echo 1 > /etc/kept").check()
+        machine.power_off()
+        machine.power_on()
+        assert machine.get("/etc/kept") == b"1\n"
+
+
 # -- tokens
 
 

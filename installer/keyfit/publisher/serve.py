@@ -60,6 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "keyfit-publish"
     sys_version = ""
     timeout = 30
+    wbufsize = 65_536  # head and small bodies in one packet
+    disable_nagle_algorithm = True
     server: RepositoryServer
 
     def do_GET(self) -> None:

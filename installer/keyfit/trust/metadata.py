@@ -130,6 +130,8 @@ def check_root(trusted_root: bytes) -> None:
     """
     try:
         root = Metadata[Root].from_bytes(trusted_root)
+        if not isinstance(root.signed, Root):
+            raise ValueError(f"it is the role {root.signed.type}")
         root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
     except (tuf.RepositoryError, ValueError) as error:
         raise TrustError("trusted-root-invalid", f"The trusted root is not a signed TUF root: {error}.",

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,8 @@ def open_page(page: str) -> bool:
     Raises:
         PolicyError: the page is not a plain https address.
     """
+    import subprocess
+
     check_page(page)
     opener = programs.find("xdg-open")
     if opener is None or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):

@@ -7,7 +7,6 @@ changed meanwhile cannot redirect it; nothing is removed but single names.
 import errno
 import fnmatch
 import os
-import secrets
 import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -181,7 +180,7 @@ def _replace(path: str, place: Place, data: bytes, mode: int) -> None:
     if old is not None and not stat.S_ISREG(old.st_mode):
         raise StorageError("not-a-file", f"{path} is not a regular file, so it is not replaced.",
                            hint="Look at what it is and move it away.")
-    beside = f".keyfit-{secrets.token_hex(8)}"
+    beside = f".keyfit-{os.urandom(8).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
     handle = os.open(beside, flags, 0o600, dir_fd=place.directory)
     try:

@@ -1,7 +1,6 @@
 """The machine: facts, files below the root, programs, packages."""
 
 import hashlib
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -123,7 +122,7 @@ class LinuxHost:
 
     def _architecture(self) -> Architecture:
         """dpkg's for the tree if it says, because a 64-bit kernel also runs 32-bit systems; else the processor's."""
-        machine = packages.native_architecture(self._dpkg_status() or b"") or platform.machine().lower()
+        machine = packages.native_architecture(self._dpkg_status() or b"") or posix.uname().machine
         if machine not in ARCHITECTURES:
             raise UnsupportedError("architecture", f"No driver is known for the architecture {clean(machine)}.",
                                    hint="Use the token on a computer with an Intel, AMD or 64-bit ARM processor.")

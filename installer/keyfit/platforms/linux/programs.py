@@ -5,8 +5,6 @@ whole process tree is ended.
 """
 
 import os
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
@@ -16,6 +14,8 @@ from keyfit.platforms.linux.posix import posix
 from keyfit.ports import Completed
 
 if TYPE_CHECKING:
+    import subprocess
+
     import psutil
 
 PROGRAMS: dict[str, tuple[str, ...]] = {
@@ -67,6 +67,9 @@ def run(argv: Sequence[str], *, timeout_s: float, environment: Mapping[str, str]
     Raises:
         HostError: "program-missing", "program-not-started", or "program-timeout" after the whole tree was ended.
     """
+    import subprocess
+    import tempfile
+
     path = find(argv[0])
     if path is None:
         raise HostError("program-missing", f"The program {argv[0]} is not installed on this system.",
@@ -95,7 +98,7 @@ def run(argv: Sequence[str], *, timeout_s: float, environment: Mapping[str, str]
         return Completed(argv=tuple(argv), returncode=process.returncode, stdout=_head(out), stderr=_head(err))
 
 
-def end_tree(process: subprocess.Popen[bytes]) -> None:
+def end_tree(process: "subprocess.Popen[bytes]") -> None:
     """Ask every process of the tree to end, then make them."""
     tree = _tree(process.pid)
     for member in tree:
