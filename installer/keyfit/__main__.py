@@ -1,7 +1,16 @@
 """The composition root: the only place that makes adaptors and hands them over."""
 
-import os
 import sys
+
+if "typing_extensions" not in sys.modules:
+    # msgspec uses typing_extensions if it is there, and the standard library's typing, with all we need, if not. Leaving it
+    # out here saves a tenth of the start-up time; who imports it later gets it.
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    import msgspec  # noqa: F401
+
+    del sys.modules["typing_extensions"]
+
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 

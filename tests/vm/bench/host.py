@@ -117,10 +117,13 @@ def built_once(name: str) -> Iterator[tuple[Path, bool]]:
     """
     cache_root = cache_folder()
     final = cache_root / name
+    if final.is_dir():  # a rename put it there whole: no need to wait for whoever builds something else
+        os.utime(final)
+        yield final, False
+        return
     with (cache_root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if final.is_dir():
-            os.utime(final)
+        if final.is_dir():  # built while this process waited
             yield final, False
             return
         for leftover in cache_root.glob(".building-*"):  # of a build that was killed; nobody else is building now

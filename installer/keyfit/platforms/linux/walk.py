@@ -10,8 +10,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+from msgspec import Struct
 
 from keyfit.errors import HostError
 from keyfit.platforms.linux.posix import posix
@@ -21,8 +22,7 @@ MAX_LINKS = 40
 DIRECTORY_MODE = 0o755
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True):
     """Where a path leads.
 
     Attributes:
