@@ -244,6 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
 def drip_body(every_s: float = 0.1) -> Behaviour:
     """The body one byte at a time: no single silence is long."""
     def behave(handler: _Handler, data: bytes) -> None:
+        data = data or b"{" * 1000
         handler.answer(200, b"", length=len(data))
         for byte in data:
             handler.wfile.write(bytes([byte]))

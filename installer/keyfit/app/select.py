@@ -132,10 +132,14 @@ def _check_known(context: Context, name: str) -> None:
         facts = context.facts
         if context.repository.manifest(brand_target(name, facts.system, facts.architecture)) is not None:
             return
+    raise unknown_brand(name, known)
+
+
+def unknown_brand(name: str, known: list[str]) -> UserError:
+    """The refusal of a brand that there is not, with the nearest ones."""
     close = difflib.get_close_matches(name[:48], known, n=3, cutoff=0.5)
-    raise UserError(
-        "unknown-brand", f"There is no brand {name[:48]!r}.",
-        hint=("Did you mean " + " or ".join(close) + "?") if close else "Brands: " + ", ".join(known))
+    return UserError("unknown-brand", f"There is no brand {name[:48]!r}.",
+                     hint=("Did you mean " + " or ".join(close) + "?") if close else "Brands: " + ", ".join(known))
 
 
 def _refuse_other_brand(name: str, plugged: list[Decision]) -> None:

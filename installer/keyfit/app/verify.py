@@ -4,7 +4,7 @@ from typing import Any
 
 from keyfit.app.context import Context
 from keyfit.app.devices import listed_readers
-from keyfit.app.select import tokens
+from keyfit.app.select import tokens, unknown_brand
 from keyfit.core.chain import Evidence, judge
 from keyfit.core.match import Decision
 from keyfit.core.plan import Draft, draft, needed_packages
@@ -84,8 +84,7 @@ def find_brand(context: Context, name: str) -> Brand:
     for brand in context.catalog.brands:
         if brand.brand == name:
             return brand
-    raise UserError("unknown-brand", f"There is no brand {name[:48]!r}.",
-                    hint="Brands: " + ", ".join(b.brand for b in context.catalog.brands))
+    raise unknown_brand(name, [b.brand for b in context.catalog.brands])
 
 
 def _whom(context: Context, name: str | None) -> tuple[Brand, Model | None, UsbDevice | None]:

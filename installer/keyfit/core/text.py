@@ -20,7 +20,8 @@ def clean(raw: str, limit: int = MAX_DEVICE_TEXT) -> str:
             kept.append(" ")
         elif category[0] != "C":
             kept.append(char)
-    return " ".join("".join(kept).split())[:limit].rstrip()
+    # once more: what was between two characters that belong together is gone now
+    return unicodedata.normalize("NFC", " ".join("".join(kept).split()))[:limit].rstrip()
 
 
 def glob_match(pattern: str, text: str) -> bool:

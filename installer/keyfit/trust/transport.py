@@ -277,7 +277,9 @@ def _network_error(url: str, error: Exception) -> NetworkError:
     if isinstance(error, requests.exceptions.ProxyError | requests.exceptions.InvalidProxyURL
                   | requests.exceptions.InvalidSchema | urllib3.exceptions.ProxyError):
         return NetworkError("proxy-failed", f"The proxy on the way to {name} cannot be used.", hint=_CHECK_NETWORK)
-    if isinstance(error, requests.exceptions.ReadTimeout | urllib3.exceptions.ReadTimeoutError):
+    if isinstance(error, requests.exceptions.ReadTimeout):  # before the first line of the answer
+        return NetworkError("repository-unreachable", f"{name} does not answer.", hint=_CHECK_NETWORK)
+    if isinstance(error, urllib3.exceptions.ReadTimeoutError):  # in the body
         return NetworkError("download-too-slow", f"{name} stopped sending.", hint=_CHECK_NETWORK)
     if isinstance(error, urllib3.exceptions.ProtocolError | requests.exceptions.ChunkedEncodingError):
         return NetworkError("connection-cut", f"The connection to {name} was cut.", hint=_CHECK_NETWORK)
