@@ -79,9 +79,9 @@ def test_f1_a_certificate_that_the_system_does_not_know_is_refused(repository: S
 
 def test_f1_a_certificate_for_another_name_is_refused(repository: SignedRepository, tmp_path: Path,
                                                       trusted: CertificateAuthority) -> None:
-    """F1: 127.0.0.2 leads to the same server, whose certificate does not name it."""
+    """F1: "localhost" leads to the same server, whose certificate does not name it."""
     with HostileServer(repository.folder, tls=trusted) as server:
-        url = server.url.replace("127.0.0.1", "[::ffff:127.0.0.1]")
+        url = server.url.replace("127.0.0.1", "localhost")
         assert unreachable(repository.client(tmp_path, url)).code == "tls-not-trusted"
 
 

@@ -366,7 +366,7 @@ class CertificateAuthority:
         ca_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         self.path.write_bytes(sign("Test CA", ca_key, "Test CA", ca_key,
                                    (x509.BasicConstraints(ca=True, path_length=0), True)))
-        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")])
+        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
         self.certificate.write_bytes(sign("127.0.0.1", server_key, "Test CA", ca_key, (names, False)))
         self.key.write_bytes(server_key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))

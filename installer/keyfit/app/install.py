@@ -262,7 +262,7 @@ def _recover_first(context: Context) -> None:
 def _about(context: Context, made: Plan) -> tuple[Message, ...]:
     messages = [Message(level="warning", code=b.code, text=b.text, hint=b.hint) for b in made.blocked]
     if not made.steps and not made.blocked:
-        messages.append(Message(level="info", code="nothing-to-do", text="Everything is already in place."))
+        messages.append(Message(level="info", code="nothing-to-do", text="Nothing has to be changed."))
     return tuple(messages)
 
 

@@ -171,14 +171,15 @@ def text_in(texts: Texts, language: str) -> str:
     return next(iter(texts.values()), "")
 
 
-def needed_packages(brand: Brand, model: Model | None, facts: HostFacts) -> tuple[str, ...]:
+def needed_packages(brand: Brand, model: Model | None, facts: HostFacts, *, installable: bool = False) -> tuple[str, ...]:
     """Names of the packages that the brand asks for on such a machine, whether their files are at hand or not.
 
-    What only a running system can install is not asked for in another tree.
+    Args:
+        installable: leave out what only a running system can install, if this is another tree.
     """
     return tuple(dict.fromkeys(
         p.name for p in brand.package
-        if fits(p.on, facts) and (facts.root == "/" or p.kind != "distribution")
+        if fits(p.on, facts) and not (installable and facts.root != "/" and p.kind == "distribution")
         and (model is None or not model.packages or p.id in model.packages)))
 
 

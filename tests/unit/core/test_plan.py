@@ -63,6 +63,16 @@ def test_a_conflicting_package_blocks_the_plan() -> None:
     assert draft(brand, None, None, facts(), target="t", installed={"other"}).blocked == ()
 
 
+def test_a_token_that_shows_a_disc_asks_to_eject_it() -> None:
+    brand = a_brand("acme", a_match(id_vendor=0x1234, id_product=1, cd_rom="eject"), package=(a_package("libacme"),))
+    disc, token = a_device(classes=(0x08,)), a_device(classes=(0x08, 0x0B))
+
+    waits = [finish(draft(brand, brand.model[0], device, facts(), target="t", installed=()), ()).waits
+             for device in (disc, token)]
+
+    assert [[w.kind for w in each] for each in waits] == [["eject"], []]
+
+
 @pytest.mark.parametrize(("plugged", "waits"), [(True, ["unplug", "plug-in"]), (False, ["plug-in"])])
 def test_a_brand_that_wants_its_driver_first_asks_to_unplug(plugged: bool, waits: list[str]) -> None:
     brand = msgspec.structs.replace(BRAND, insert_order="unplug-before-install")

@@ -49,19 +49,17 @@ def test_h4_one_changed_byte_is_refused_or_still_strictly_typed(at: int, byte: i
     data = GOOD[:at] + bytes([byte]) + GOOD[at + 1:]
     try:
         manifest = decode_manifest(data, TARGET)
-    except TrustError as error:
-        assert error.code == "manifest-invalid"
-    else:
-        assert manifest.path == TARGET
+    except TrustError:
+        return
+    assert manifest.path == TARGET
 
 
 @pytest.mark.parametrize("extra", ['"command":"sh"', '"signVerify":false', '"url":"https://example.com"'])
 def test_a9_unknown_fields_refuse_the_whole_file(extra: str) -> None:
     """A9: at every level."""
-    for place in (b'{"keyfit":1', b'{"id_vendor":4660', b'{"schema":1'):
-        wanted = place if place in GOOD else None
-        data = GOOD.replace(wanted, b"{" + extra.encode() + b"," + wanted[1:], 1) if wanted else b"{" + extra.encode() + b"}"
-        assert refused(data)
+    for place in (b'{"keyfit":1', b'{"schema":1', b'{"id":"one"', b'{"sources":["made-up"],"id_vendor"'):
+        assert GOOD.count(place) == 1
+        assert "unknown field" in refused(GOOD.replace(place, b"{" + extra.encode() + b"," + place[1:]))
 
 
 def test_h4_a_key_that_stands_twice_is_refused_at_every_level() -> None:
