@@ -181,7 +181,8 @@ def test_a_full_disk(tree: Path, repository: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "keyfit", "install", "--yes", "--json", "--root", str(tree), "--emulate", str(RECORDING),
                "--repository", str(repository), "--trust-root", str(repository / "metadata" / "1.root.json"),
                "--cache-dir", str(tmp_path / "cache"), "--state-dir", str(tree / "var/lib/keyfit")]
-    script = 'mkdir -p "$1" && mount -t tmpfs -o size=64k,mode=0755 none "$1" && head -c 61440 /dev/zero > "$1/ballast" && shift && exec "$@"'
+    script = ('mkdir -p "$1" && mount -t tmpfs -o size=64k,mode=0755 none "$1" && head -c 61440 /dev/zero > "$1/ballast"'
+              ' && shift && exec "$@"')
     before = state(tree)
 
     done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", str(tree / "var/lib/keyfit"), *command],

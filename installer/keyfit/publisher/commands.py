@@ -206,10 +206,11 @@ def serve_command(session: Session, folder: Path, port: int, bind: str, tls_cert
 
     _require(folder)
     with RepositoryServer(folder / "repository", bind, port, tls_cert, tls_key) as server:
-        signal.signal(signal.SIGTERM, _interrupt)
-        # told before it serves, since whoever started it waits for the address
-        emit(done("serve", {"url": server.url}, f"Serving {folder / 'repository'} at {server.url}"), as_json=session.json)
         try:
+            signal.signal(signal.SIGTERM, _interrupt)
+            # told before it serves, since whoever started it waits for the address
+            emit(done("serve", {"url": server.url}, f"Serving {folder / 'repository'} at {server.url}"),
+                 as_json=session.json)
             server.serve_forever()
         except KeyboardInterrupt:
             pass

@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -100,6 +99,8 @@ def write_private(path: Path, data: bytes) -> None:
     Raises:
         StorageError: disk full or not writable.
     """
+    import tempfile  # here, because it costs as much start-up time as the rest of this module
+
     name: Path | None = None
     try:
         handle, made = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
