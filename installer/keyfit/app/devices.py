@@ -83,6 +83,7 @@ class DriverStates:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._packages: dict[str, tuple[list[str], list[str]]] = {}
+        self._installed: dict[str, bool] = {}
         self._listed: set[tuple[int, int]] | None = None
 
     def of(self, decision: Decision) -> dict[str, Any]:
@@ -99,7 +100,10 @@ class DriverStates:
         if key not in self._packages:
             context = self._context
             names = list(needed_packages(candidate.brand, candidate.model, context.facts))
-            self._packages[key] = (names, [n for n in names if context.host.installed(n)])
+            for name in names:
+                if name not in self._installed:
+                    self._installed[name] = context.host.installed(name)
+            self._packages[key] = (names, [name for name in names if self._installed[name]])
         return self._packages[key]
 
     def _state(self, device: UsbDevice, candidate: Candidate, required: list[str], installed: list[str]) -> str:
