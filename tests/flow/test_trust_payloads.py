@@ -136,6 +136,17 @@ def test_a7_a_server_that_drips_is_given_up(repository: SignedRepository, driver
         assert refused(repository.client(tmp_path, server.url, limits=QUICK), driver, NetworkError) == code
 
 
+def test_a7_the_minimum_speed_ends_a_drip_long_before_the_total_time(repository: SignedRepository, driver: Payload,
+                                                                     tmp_path: Path) -> None:
+    """A7: with an hour left, a drip is still given up after one window."""
+    limits = msgspec.structs.replace(IMPATIENT, payload_s=3600)
+    with HostileServer(repository.folder) as server:
+        server.misbehave("payloads/", drip_body(0.02))
+
+        with pytest.raises(NetworkError, match="fewer than 1000 bytes per second"):
+            repository.client(tmp_path, server.url, limits=limits).payload(driver)
+
+
 def test_a7_the_total_time_has_an_end(repository: SignedRepository, driver: Payload, tmp_path: Path) -> None:
     """A7: fast enough in every window, but too slow for its length."""
     limits = msgspec.structs.replace(IMPATIENT, window_rate=1, payload_s=0.8)
@@ -183,6 +194,16 @@ def test_without_ranges_a_cut_download_starts_a_new_file(repository: SignedRepos
         server.misbehave("payloads/", cut_after(300_000), None)
 
         assert repository.client(tmp_path, server.url).payload(driver).read_bytes() == DATA
+
+
+def test_a_server_that_refuses_the_range_is_asked_for_the_whole(repository: SignedRepository, driver: Payload,
+                                                                tmp_path: Path) -> None:
+    """Status 416, RFC 9110, 15.5.17."""
+    with HostileServer(repository.folder) as server:
+        server.misbehave("payloads/", cut_after(300_000), status(416), None)
+
+        assert repository.client(tmp_path, server.url).payload(driver).read_bytes() == DATA
+        assert [h.get("Range") for h in server.asked("payloads/")] == [None, "bytes=300000-", None]
 
 
 def test_a_file_that_changed_on_the_server_is_not_continued(repository: SignedRepository, driver: Payload,
