@@ -114,6 +114,14 @@ class PcscBox:
             said = self._holder.communicate()[1]
             self.close()
             raise PcscBoxError(f"cannot set up the mount namespace: {said.strip()} (needs root, or user namespaces)")
+        if not unprivileged and not self._is_apart():
+            self.close()
+            raise PcscBoxError("the box would show this machine's own /etc: it cannot be made inside a chroot")
+
+    def _is_apart(self) -> bool:
+        """Whether programs in the box see its own /etc. In a chroot they would see, and change, the one outside."""
+        done = subprocess.run(self._inside(["stat", "-c", "%d", "/etc"]), capture_output=True, text=True, check=False)
+        return done.returncode == 0 and int(done.stdout) != os.stat("/etc").st_dev
 
     def __enter__(self) -> PcscBox:
         return self
