@@ -159,7 +159,8 @@ def _perform(context: Context, selection: Selection, made: Plan, *, command: str
 
 def question(made: Plan) -> str:
     """The plan in words, for the one question that is asked."""
-    lines = [f"To make {made.brand_name} {made.model} work, Keyfit will:"]
+    token = ", ".join(name for name in (made.brand_name, made.model) if name)
+    lines = [f"To make {token} work, Keyfit will:"]
     for step in made.steps:
         lines += [f"  - {step.action}", f"      why: {step.reason}", f"      undo: {step.undo}"]
     lines += [f"  You will be asked: {wait.text}" for wait in made.waits]

@@ -66,8 +66,8 @@ class TerminalReporter:
 
     def progress(self, what: str, done: int, total: int) -> None:
         """A bar on a terminal; nothing in a pipe."""
-        if not sys.stdout.isatty():
-            return
+        if not sys.stdout.isatty() or (self._bar is None and done >= total):
+            return  # what is there already needs no bar
         if self._bar is None:
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -42,7 +42,8 @@ def save(path: Path, plan: dict[str, Any]) -> None:
 
 def render(plan: dict[str, Any]) -> str:
     """The plan as text."""
-    lines = [f"{plan['brand_name']} {plan['model']} by {plan['vendor']}".replace("  ", " "),
+    token = ", ".join(name for name in (plan["brand_name"], plan["model"]) if name)
+    lines = [f"{token}, by {plan['vendor']}",
              f"plan {plan['id'][:16]}, from {plan['target']} number {plan['sequence']}"]
     for number, step in enumerate(plan["steps"], 1):
         lines += [f"  {number}. {step['action']}", f"       why:  {step['reason']}", f"       undo: {step['undo']}"]
