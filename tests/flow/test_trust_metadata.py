@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from keyfit.errors import BusyError, NetworkError, StorageError, TrustError, UserError
-from keyfit.trust.files import FileLock
+from keyfit.privatefiles import FileLock
 from keyfit.trust.repository import TufRepository
 from tests.sim.brands import a_brand, a_match
 from tests.sim.repository import IMPATIENT, SignedRepository

@@ -19,8 +19,8 @@ import msgspec
 from msgspec import Struct
 
 from keyfit.errors import BusyError, HostError, StorageError
-from keyfit.filelock import file_lock
 from keyfit.model.plan import Plan
+from keyfit.privatefiles import FileLock
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -86,7 +86,7 @@ class Journal:
             BusyError: another process holds it.
         """
         self._make_directory()
-        with file_lock(self._dir / "lock"):
+        with FileLock(self._dir / "lock", 0.0, busy="another-installation"):
             yield
 
     def begin(self, verb: str, plan: Plan) -> int:

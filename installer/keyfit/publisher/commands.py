@@ -78,9 +78,9 @@ def init_command(folder: Path, threshold: tuple[str, ...], encrypt: bool, passph
 
     Example: keyfit-publish init /srv/keyfit --threshold root=3/5 --encrypt
     """
+    from keyfit.privatefiles import FileLock
     from keyfit.publisher.keys import KeyStore, parse_thresholds
     from keyfit.publisher.repository import PublisherRepository
-    from keyfit.trust.files import FileLock
 
     thresholds = parse_thresholds(threshold)
     if (folder / "repository").exists():
@@ -128,9 +128,9 @@ def add_command(folder: Path, brand: str, file: Path, package_id: str | None, dr
 
     Example: keyfit-publish add /srv/keyfit acme acme_1.0_amd64.deb
     """
+    from keyfit.privatefiles import FileLock
     from keyfit.publisher.brandfile import load_brands
     from keyfit.publisher.packages import find_package
-    from keyfit.trust.files import FileLock
 
     _require(folder)
     found, package = find_package(load_brands(drivers), brand, file.name, package_id)
@@ -152,10 +152,10 @@ def release_command(folder: Path, drivers: Path, hand_off: Path | None, passphra
 
     Example: keyfit-publish release /srv/keyfit --drivers drivers
     """
+    from keyfit.privatefiles import FileLock
     from keyfit.publisher.compile import manifests
     from keyfit.publisher.handoff import merge_hand_offs
     from keyfit.publisher.sequences import check_sequences, write_sequences
-    from keyfit.trust.files import FileLock
 
     _require(folder)
     brands, problems = _checked_brands(drivers)
@@ -180,7 +180,7 @@ def refresh_command(folder: Path, passphrase_file: Path | None) -> OperationResu
 
     Example: keyfit-publish refresh /srv/keyfit
     """
-    from keyfit.trust.files import FileLock
+    from keyfit.privatefiles import FileLock
 
     _require(folder)
     with FileLock(folder / "keys" / "lock", _LOCK_WAIT_S):

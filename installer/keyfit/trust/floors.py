@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from keyfit.errors import StorageError, TrustError
 from keyfit.model.catalog import Manifest, Slug
-from keyfit.trust.files import read_private, write_private
+from keyfit.privatefiles import read_private, write_private
 
 FILE_NAME = "floors.json"
 _MAX_BYTES = 1_000_000

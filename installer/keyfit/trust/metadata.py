@@ -10,8 +10,8 @@ from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
 from keyfit.errors import KeyfitError, NetworkError, TrustError
+from keyfit.privatefiles import storage_error
 from keyfit.trust.addresses import origin
-from keyfit.trust.files import storage_error
 from keyfit.trust.transport import Answer, Transport, captive_portal
 
 SIGNED_AT = "x-keyfit-signed-at"

@@ -19,8 +19,7 @@ from msgspec import Struct
 from keyfit.errors import KeyfitError, NetworkError, StorageError, TrustError
 from keyfit.model.catalog import Payload
 from keyfit.ports import Progress
-from keyfit.trust.addresses import host_of, origin
-from keyfit.trust.files import (
+from keyfit.privatefiles import (
     FileLock,
     open_private,
     private_directory,
@@ -30,6 +29,7 @@ from keyfit.trust.files import (
     unsafe,
     write_private,
 )
+from keyfit.trust.addresses import host_of, origin
 from keyfit.trust.limits import CHUNK_BYTES, Limits
 from keyfit.trust.transport import Answer, Transport
 

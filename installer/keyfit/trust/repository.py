@@ -9,8 +9,8 @@ from urllib.parse import quote
 from keyfit.errors import KeyfitError, NetworkError, TrustError, UserError
 from keyfit.model.catalog import Manifest, Payload
 from keyfit.ports import Clock, Progress
+from keyfit.privatefiles import FileLock, private_directory
 from keyfit.trust.addresses import check_repository, host_of
-from keyfit.trust.files import FileLock, private_directory
 from keyfit.trust.floors import Floors
 from keyfit.trust.limits import MANIFEST_BYTES, Limits
 from keyfit.trust.manifests import TARGET_NAME, decode_manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyfit.errors import BusyError, StorageError
-from keyfit.trust.files import (
+from keyfit.privatefiles import (
     FileLock,
     open_private,
     private_directory,
@@ -89,7 +89,7 @@ def test_d3_a_directory_behind_a_link_is_not_ours(tmp_path: Path) -> None:
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
-    program = ("import sys; from pathlib import Path; from keyfit.trust.files import FileLock\n"
+    program = ("import sys; from pathlib import Path; from keyfit.privatefiles import FileLock\n"
                f"with FileLock(Path({str(tmp_path / 'lock')!r}), 5): print('held', flush=True); sys.stdin.read()")
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

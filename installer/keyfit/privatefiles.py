@@ -1,4 +1,5 @@
-"""Files of the trusted side: private directories, no links, one lock, atomic replacement (security D2, D3)."""
+"""Files that only we may write, of the trusted data and of the record: private directories, no links, one lock, atomic
+replacement (security D2, D3)."""
 
 import errno
 import os
@@ -132,15 +133,19 @@ class FileLock:
     """One process at a time. The lock is the kernel's (flock, or a locked byte on Windows) and ends with its process;
     the file stays, since removing it would let two processes hold two locks.
 
+    Args:
+        busy: code of the error if another process keeps it for longer than `wait_s`.
+
     Raises:
-        BusyError: code "repository-busy": another process kept it for longer than `wait_s`.
+        BusyError: another process kept it for longer than `wait_s`.
     """
 
     _POLL_S = 0.05
 
-    def __init__(self, path: Path, wait_s: float) -> None:
+    def __init__(self, path: Path, wait_s: float, busy: str = "repository-busy") -> None:
         self._path = path
         self._wait_s = wait_s
+        self._busy = busy
         self._handle = -1
 
     def __enter__(self) -> "FileLock":
@@ -153,8 +158,9 @@ class FileLock:
         while not _try_lock(self._handle):
             if time.monotonic() >= until:
                 os.close(self._handle)
-                raise BusyError("repository-busy", f"Another Keyfit process has used {self._path.parent} for more than"
-                                f" {self._wait_s:.0f} s.", hint="Wait for it to finish, or end it, and try again.")
+                long = f", and has been for {self._wait_s:.0f} s" if self._wait_s else ""
+                raise BusyError(self._busy, f"Another Keyfit process is using {self._path.parent}{long}.",
+                                hint="Wait for it to finish, or end it, and try again.")
             time.sleep(self._POLL_S)  # neither flock nor LockFile can wait with a limit
         return self
 
