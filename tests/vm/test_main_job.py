@@ -283,8 +283,8 @@ def test_what_cannot_be_installed_is_refused_and_changes_nothing(customer: Custo
         done = customer.machine.run(customer.command("install", "--yes"), user="person")
         assert done.returncode == 77, done.stdout
         locked = customer.machine.start(
-            ["python3", "-c", "import fcntl,time; f=open('/var/lib/dpkg/lock-frontend','w'); fcntl.lockf(f, fcntl.LOCK_EX);"
-             " print('held', flush=True); time.sleep(600)"])
+            ["python3", "-c", "import fcntl,signal; f=open('/var/lib/dpkg/lock-frontend','w'); fcntl.lockf(f, fcntl.LOCK_EX);"
+             " print('held', flush=True); signal.pause()"])
         locked.read_until("held")
         assert customer.keyfit("install", "--yes", code=75)["messages"][0]["code"] == "package-tool-busy"
     customer.same_as(before)
