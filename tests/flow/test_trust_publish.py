@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from keyfit.publisher.commands import run
+from keyfit.publisher.cli import run
 from keyfit.publisher.readme import HEADINGS
 from keyfit.trust.repository import TufRepository
 from tests.sim.repository import IMPATIENT
@@ -225,7 +225,7 @@ def test_a_release_that_is_killed_leaves_readers_the_old_one(publisher: Publishe
     program = f"""
 import os
 from pathlib import Path
-from keyfit.publisher.commands import run
+from keyfit.publisher.cli import run
 replace = Path.replace
 def die(self, target):
     if Path(target).name == "timestamp.json":
@@ -391,7 +391,7 @@ def test_a_wrong_command_line_is_told_in_json_too(publisher: Publisher) -> None:
 
 
 def test_help_needs_nothing_heavy() -> None:
-    program = ("import sys\nfrom keyfit.publisher.commands import run\ncode = run(['--help'])\n"
+    program = ("import sys\nfrom keyfit.publisher.cli import run\ncode = run(['--help'])\n"
                "print('LOADED', *sorted({m.partition('.')[0] for m in sys.modules}))\nsys.exit(code)")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
                           env=os.environ | {"COLUMNS": "100"})

@@ -5,7 +5,7 @@ import sys
 
 def main() -> None:
     """Run one command."""
-    from keyfit.publisher.commands import run
+    from keyfit.publisher.cli import run
 
     sys.exit(run(sys.argv[1:]))
 

@@ -1,0 +1,1 @@
+"""The commands of `keyfit-publish`, one module each. What a command needs is imported when it runs."""
