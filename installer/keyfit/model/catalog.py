@@ -107,6 +107,30 @@ class ReturnCode(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     sources: Sources
 
 
+class Authenticode(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True,
+                   tag_field="kind", tag="authenticode"):
+    """Who has to have signed a Windows file: subject and issuer of the signing certificate, compared whole (security B2).
+
+    `kernel` asks for Microsoft's hardware signature on the driver package's catalogue instead of the vendor's (B4).
+    """
+
+    subject: Text
+    issuer: Text
+    kernel: bool = False
+    sources: Sources
+
+
+class AppleDeveloper(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True,
+                     tag_field="kind", tag="apple-developer"):
+    """The developer team that has to have signed and notarised a macOS package (security B7)."""
+
+    team_id: Annotated[str, Meta(pattern=r"^[A-Z0-9]{10}\Z")]
+    sources: Sources
+
+
+VendorSignature = Authenticode | AppleDeveloper
+
+
 PackageKind = Literal["distribution", "deb", "rpm", "archive", "msi", "exe", "inf", "pkg", "dmg"]
 Component = Literal["driver", "module", "browser-control", "certificate-tool"]
 
@@ -121,6 +145,8 @@ class Package(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     Attributes:
         file: file name of a package that the publisher adds (`keyfit-publish add`); empty for "distribution".
         files: for "archive": every path it may contain, relative; anything else is refused.
+        signature: who has to have signed the file, besides the repository; required for Windows and macOS files
+            (security B1), absent for Linux ones.
     """
 
     id: Slug
@@ -133,6 +159,7 @@ class Package(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     file: FileName | None = None
     files: Annotated[tuple[str, ...], Meta(max_length=512)] = ()
     payload: Payload | None = None
+    signature: VendorSignature | None = None
     return_codes: tuple[ReturnCode, ...] = ()
     note: str = ""
 
@@ -267,10 +294,35 @@ class Brand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     note: Texts = {}
 
 
+class Revocation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What may not be installed any more, with a reason for the user (security A5, J4).
+
+    Either a `sequence` of the brand's data, or the `sha256` of one driver file; `version` is only shown.
+    """
+
+    brand: Slug
+    reason: Texts
+    sequence: Annotated[int, Meta(ge=1, le=2**31)] | None = None
+    sha256: Sha256 | None = None
+    version: Annotated[str, Meta(max_length=60, pattern=r"^[0-9A-Za-z.+:~-]*\Z")] = ""
+
+
+class Staged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A newer version of a brand that only a share of the machines gets: those whose group is below `share`.
+
+    Groups are 0 to 9999, so `share` counts hundredths of a percent. `hold` stops it for machines that do not have it yet.
+    """
+
+    brand: Brand
+    share: Annotated[int, Meta(ge=0, le=10_000)]
+    hold: bool = False
+
+
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A signed device manifest: the brands that may serve one device on one system.
 
-    `path` repeats the target path, so that a file cannot be served under another name.
+    `path` repeats the target path, so that a file cannot be served under another name. `minimum` is brand -> lowest
+    sequence that may be used, from this repository or from any other.
     """
 
     keyfit: Literal[1]
@@ -278,6 +330,38 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     system: SystemName
     architecture: Architecture
     brands: Annotated[tuple[Brand, ...], Meta(max_length=16)]
+    staged: Annotated[tuple[Staged, ...], Meta(max_length=16)] = ()
+    minimum: dict[Slug, Annotated[int, Meta(ge=1, le=2**31)]] = {}
+    revoked: Annotated[tuple[Revocation, ...], Meta(max_length=256)] = ()
+
+
+class Grant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a brand that signs with its own keys may do. The publisher signs it; the brand cannot.
+
+    `ids` are (vendor, product) pairs that its patches may name, `pages` the certificate pages that it may open,
+    `packages` the packages that it may ask the system's own archives for, and those that it may call a conflict.
+    """
+
+    keyfit: Literal[1]
+    path: str
+    brand: Slug
+    ids: Annotated[tuple[tuple[U16, U16], ...], Meta(max_length=1024)] = ()
+    pages: Annotated[tuple[HttpsUrl, ...], Meta(max_length=16)] = ()
+    packages: Annotated[tuple[PackageName, ...], Meta(max_length=256)] = ()
+    minimum: Annotated[int, Meta(ge=1, le=2**31)] = 1
+    revoked: Annotated[tuple[Revocation, ...], Meta(max_length=256)] = ()
+
+
+class AppManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A signed version of Keyfit itself, by the role `app`."""
+
+    keyfit: Literal[1]
+    path: str
+    system: SystemName
+    architecture: Architecture
+    version: Annotated[str, Meta(pattern=r"^[0-9][0-9A-Za-z.+-]{0,39}\Z")]
+    sequence: Annotated[int, Meta(ge=1, le=2**31)]
+    payload: Payload
 
 
 class Catalog(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -300,3 +384,13 @@ def device_target(id_vendor: int, id_product: int, system: str, architecture: st
 def brand_target(brand: str, system: str, architecture: str) -> str:
     """Target path of the manifest for a brand asked for by name."""
     return f"brand/{brand}/{system}-{architecture}.json"
+
+
+def grant_target(brand: str) -> str:
+    """Target path of a brand's grant."""
+    return f"grant/{brand}.json"
+
+
+def app_target(system: str, architecture: str) -> str:
+    """Target path of the newest Keyfit for a system."""
+    return f"app/{system}-{architecture}.json"

@@ -15,7 +15,8 @@ from keyfit.model import catalog
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """Name of the dialect (JSON Schema Core, Draft 2020-12, section 8.1.1)."""
-FILES = {"driver.schema.json": catalog.Brand, "manifest.schema.json": catalog.Manifest}
+FILES = {"driver.schema.json": catalog.Brand, "manifest.schema.json": catalog.Manifest,
+         "grant.schema.json": catalog.Grant, "app.schema.json": catalog.AppManifest}
 """File name under `docs/schemas/` -> the type it describes."""
 
 
@@ -30,7 +31,7 @@ def manifest_schema() -> dict[str, Any]:
 
 
 def write_schemas(out: Path) -> None:
-    """Write both schemas into the folder `out`, which is made if it is missing."""
+    """Write the schemas into the folder `out`, which is made if it is missing."""
     out.mkdir(parents=True, exist_ok=True)
     for name, kind in FILES.items():
         (out / name).write_text(schema_text(kind), encoding="utf-8")
