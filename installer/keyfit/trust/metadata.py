@@ -1,15 +1,15 @@
 """python-tuf's client on our transport, and its errors as ours. Imports tuf: import this module only when needed."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tuf.api import exceptions as tuf
-from tuf.api.metadata import Metadata, Root, Timestamp
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
-from keyfit.errors import KeyfitError, NetworkError, TrustError
+from keyfit.errors import BugError, KeyfitError, NetworkError, TrustError
 from keyfit.privatefiles import storage_error
 from keyfit.trust.addresses import origin
 from keyfit.trust.transport import Answer, Transport, captive_portal
@@ -62,24 +62,37 @@ def _drain(answer: Answer) -> None:
 
 
 class CheckedAddress:
-    """A verified view of one repository address: refreshed metadata and the targets below it."""
+    """A verified view of one repository address: refreshed metadata and the targets below it.
 
-    def __init__(self, url: str, folder: Path, trusted_root: bytes, fetcher: Fetcher) -> None:
-        """Run the whole client workflow (TUF specification 1.0.34, section 5), beginning at the embedded root.
+    Args:
+        metadata_url, targets_url: folders; with a slash at the end.
+        folder: where python-tuf keeps what it has verified; for this repository's root alone.
+        trusted_root: the root that this build carries, never the one in the folder (security A1).
+        reference_time: against which expiry is checked, in seconds since the epoch; None for the system's clock.
+        grace_s: how long timestamp, snapshot, targets and delegated roles may be expired. The root never may.
 
-        Raises:
-            KeyfitError: as `translated` says.
-        """
-        self._url = url
+    Raises:
+        KeyfitError: as `translated` says.
+    """
+
+    def __init__(self, *, metadata_url: str, targets_url: str, folder: Path, trusted_root: bytes,
+                 fetcher: Fetcher, reference_time: float | None = None, grace_s: float = 0) -> None:
+        self._metadata_url = metadata_url
+        self._targets_url = targets_url
         self._folder = folder
         self._fetcher = fetcher
+        now = datetime.now(UTC) if reference_time is None else datetime.fromtimestamp(reference_time, UTC)
         try:
-            # bootstrap: the root that this build carries, never the one in the cache (security A1)
-            self._updater = Updater(str(folder), url + "metadata/", fetcher=fetcher, config=UpdaterConfig(),
-                                    bootstrap=trusted_root)
+            self._updater = _DatedUpdater(str(folder), metadata_url, fetcher=fetcher, config=UpdaterConfig(),
+                                          bootstrap=trusted_root)
+            self._updater.judge_at(now - timedelta(seconds=grace_s))
+            # the whole client workflow (TUF specification 1.0.34, section 5)
             self._updater.refresh()
+            self._root = Metadata[Root].from_bytes((folder / "root.json").read_bytes()).signed
+            if self._root.is_expired(now):  # python-tuf has checked it with the grace
+                raise tuf.ExpiredMetadataError("Final root.json is expired")
         except (tuf.RepositoryError, tuf.DownloadError, OSError) as error:
-            raise translated(error, url, folder) from error
+            raise translated(error, metadata_url, folder) from error
 
     def signed_at(self) -> float:
         """When the timestamp was signed, in seconds since the epoch; 0 if it does not say."""
@@ -90,36 +103,81 @@ class CheckedAddress:
             return 0.0
         return moment.timestamp() if moment.tzinfo and moment < timestamp.expires.astimezone(UTC) else 0.0
 
+    def delegated_roles(self) -> tuple[str, ...]:
+        """Names of the roles to which the verified top-level targets delegates, in its order.
+
+        Raises:
+            KeyfitError: as `translated` says.
+        """
+        try:
+            targets = Metadata[Targets].from_bytes((self._folder / "targets.json").read_bytes()).signed
+        except (tuf.RepositoryError, OSError) as error:
+            raise translated(error, self._metadata_url, self._folder) from error
+        if targets.delegations is None:
+            return ()
+        if targets.delegations.succinct_roles is not None:
+            return tuple(targets.delegations.succinct_roles.get_roles())
+        return tuple(targets.delegations.roles or ())
+
     def target(self, path: str, max_bytes: int) -> bytes | None:
         """Verified content of a target, or None if there is no such target.
 
         Raises:
             KeyfitError: as `translated` says.
         """
+        info = self.target_info(path)
+        return None if info is None else self.fetch_target(info, max_bytes)
+
+    def target_info(self, path: str) -> TargetFile | None:
+        """Signed length and hashes of a target, or None if there is no such target.
+
+        Raises:
+            KeyfitError: as `translated` says.
+        """
         try:
-            info = self._updater.get_targetinfo(path)
-            if info is None:
-                return None
-            if info.length > max_bytes:
-                raise TrustError("manifest-invalid", f"Expected at most {max_bytes} bytes for {path}, its signed length"
-                                 f" is {info.length}.", hint=_ASK_PUBLISHER)
-            folder, _, name = path.rpartition("/")
-            # consistent snapshots: the file's name begins with its hash (specification, section 6.2)
-            data = self._fetcher.download_bytes(f"{self._url}targets/{folder}/{info.hashes['sha256']}.{name}",
-                                                info.length)
+            return self._updater.get_targetinfo(path)
+        except (tuf.RepositoryError, tuf.DownloadError, OSError) as error:
+            raise translated(error, self._metadata_url, self._folder) from error
+
+    def fetch_target(self, info: TargetFile, max_bytes: int) -> bytes:
+        """Verified content of a target.
+
+        Raises:
+            KeyfitError: as `translated` says.
+        """
+        name = origin(self._targets_url)
+        if info.length > max_bytes:
+            raise TrustError("manifest-invalid", f"Expected at most {max_bytes} bytes for {info.path}, its signed length"
+                             f" is {info.length}.", hint=_ASK_PUBLISHER)
+        # consistent snapshots: the file's name begins with one of its hashes (specification, section 6.2)
+        path = info.get_prefixed_paths()[0] if self._root.consistent_snapshot else info.path
+        try:
+            data = self._fetcher.download_bytes(self._targets_url + path, info.length)
             info.verify_length_and_hashes(data)
         except tuf.LengthOrHashMismatchError as error:
-            raise TrustError("target-hash", f"Expected {path} from {origin(self._url)} with its signed hash and length,"
-                             " came other bytes.", hint=_ASK_PUBLISHER) from error
+            raise TrustError("target-hash", f"Expected {info.path} from {name} with its signed hash and length, came"
+                             f" something else ({error}).", hint=_ASK_PUBLISHER) from error
         except tuf.DownloadLengthMismatchError as error:
-            raise TrustError("target-hash", f"Expected {info.length if info else 0} bytes of {path} from"
-                             f" {origin(self._url)}, came more.", hint=_ASK_PUBLISHER) from error
-        except KeyError as error:
-            raise TrustError("metadata-invalid", f"Expected a SHA-256 for {path}, the signed metadata has none.",
+            raise TrustError("target-hash", f"Expected {info.length} bytes of {info.path} from {name}, came more.",
                              hint=_ASK_PUBLISHER) from error
         except (tuf.RepositoryError, tuf.DownloadError, OSError) as error:
-            raise translated(error, self._url, self._folder) from error
+            raise translated(error, self._targets_url, self._folder) from error
         return data
+
+
+class _DatedUpdater(Updater):
+    """python-tuf's client at a time of our choosing.
+
+    Its public API knows the system's clock alone. The time lies in a private attribute, so a test fails if that moves,
+    and no time is set rather than a wrong one.
+    """
+
+    def judge_at(self, moment: datetime) -> None:
+        """Check expiry against this moment. Call before `refresh`."""
+        if not isinstance(vars(self._trusted_set).get("reference_time"), datetime):
+            raise BugError("tuf-changed", "This version of python-tuf keeps its reference time elsewhere.",
+                           hint="Install the versions that requirements.lock names.")
+        self._trusted_set.reference_time = moment
 
 
 def check_root(trusted_root: bytes) -> None:

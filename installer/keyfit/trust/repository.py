@@ -124,7 +124,8 @@ class TufRepository:
         folder = self._metadata_dir / "tuf"
         private_directory(folder)
         hosts = frozenset(host_of(each) for each in self._urls)
-        address = CheckedAddress(url, folder, self._trusted_root, Fetcher(self._transport, hosts))
+        address = CheckedAddress(metadata_url=url + "metadata/", targets_url=url + "targets/", folder=folder,
+                                 trusted_root=self._trusted_root, fetcher=Fetcher(self._transport, hosts))
         self._floors.raise_signed_at(address.signed_at())
         self._floors.check_clock(self._now(), self._limits.clock_slack_s)
         self._current = (url, address)
