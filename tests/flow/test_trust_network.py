@@ -1,6 +1,10 @@
 """The network between client and repository: who may read along, lead astray, or merely be in the way."""
 
+import gzip
 import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,6 +22,7 @@ from tests.sim.repository import (
     drip_body,
     drip_headers,
     endless_body,
+    packed,
     redirect,
     sign_in_page,
     silence,
@@ -210,6 +215,79 @@ def test_a7_metadata_without_end_is_cut(repository: SignedRepository, tmp_path: 
             repository.client(tmp_path, server.url).manifest(target)
 
     assert caught.value.code == ("target-hash" if name == "targets/brand" else "metadata-too-large")
+
+
+def test_metadata_and_manifests_may_be_packed(repository: SignedRepository, tmp_path: Path) -> None:
+    """Lengths and hashes that were signed are those of the content."""
+    target = repository.release(ACME)
+    with HostileServer(repository.folder) as server:
+        server.misbehave("2.root.json", status(404, Content_Encoding="gzip"))
+        server.misbehave("", packed())
+
+        assert repository.client(tmp_path, server.url).manifest(target) is not None
+        assert {headers["Accept-Encoding"] for headers in server.asked("")} == {"gzip"}
+
+
+def test_payloads_are_asked_for_as_they_are(repository: SignedRepository, tmp_path: Path) -> None:
+    payload = repository.add_payload("driver.deb", b"driver" * 1000)
+    with HostileServer(repository.folder) as server:
+        client = repository.client(tmp_path, server.url)
+        client.payload(payload)
+
+        assert [headers["Accept-Encoding"] for headers in server.asked("payloads")] == ["identity"]
+
+
+@pytest.mark.parametrize(("name", "coding", "change"), [
+    ("payloads", "gzip", gzip.compress),
+    ("timestamp.json", "br", bytes),
+    ("timestamp.json", "deflate", zlib.compress),
+    ("timestamp.json", "gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
+    ("timestamp.json", "gzip", bytes),
+    ("timestamp.json", "gzip", lambda data: gzip.compress(data)[:-1]),
+    ("timestamp.json", "gzip", lambda data: gzip.compress(data) + b"\n"),
+    ("timestamp.json", "gzip", lambda data: gzip.compress(data[:50]) + gzip.compress(data[50:])),
+], ids=["payload", "br", "deflate", "twice", "not-packed", "cut", "more", "two-members"])
+def test_codings_that_are_refused(repository: SignedRepository, tmp_path: Path, name: str, coding: str,
+                                  change: Callable[[bytes], bytes]) -> None:
+    payload = repository.add_payload("driver.deb", b"driver" * 1000)
+    with HostileServer(repository.folder) as server:
+        server.misbehave(name, packed(change, coding))
+        client = repository.client(tmp_path, server.url)
+
+        with pytest.raises(NetworkError) as caught:
+            client.payload(payload) if name == "payloads" else client.refresh()
+
+    assert caught.value.code == "bad-answer"
+
+
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    """500 MB of blanks in half a megabyte."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return b"".join(packer.compress(b" " * 1_000_000) for _ in range(500)) + packer.flush()
+
+
+@pytest.mark.parametrize("name", ["timestamp.json", "targets.json", "targets/brand"])
+def test_a7_a_gzip_bomb_is_cut_at_the_limit(repository: SignedRepository, tmp_path: Path, name: str,
+                                            bomb: bytes) -> None:
+    """A7: of 500 MB no more is unpacked than metadata may have, within half a second and 20 MB."""
+    target = repository.release(ACME)
+    with HostileServer(repository.folder) as server:
+        repository.client(tmp_path / "warm", server.url).refresh()  # imports count neither here nor there
+        server.misbehave(name, packed(lambda _: bomb))
+        began = time.process_time()
+        tracemalloc.start()
+        try:
+            with pytest.raises(TrustError) as caught:
+                repository.client(tmp_path / "cold", server.url).manifest(target)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        spent = time.process_time() - began
+
+    assert caught.value.code == ("target-hash" if name == "targets/brand" else "metadata-too-large")
+    assert peak < 20_000_000
+    assert spent < 0.5
 
 
 def test_retry_after_does_not_hold_us_up(repository: SignedRepository, tmp_path: Path) -> None:

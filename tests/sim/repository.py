@@ -4,6 +4,7 @@
 loopback address, well until told otherwise for a part of an address.
 """
 
+import gzip
 import hashlib
 import shutil
 import ssl
@@ -325,6 +326,13 @@ def status(code: int, **headers: str) -> Behaviour:
     """A status without the file. Header names have underscores for dashes."""
     def behave(handler: _Handler, _: bytes) -> None:
         handler.answer(code, b"sorry", {name.replace("_", "-"): value for name, value in headers.items()})
+    return behave
+
+
+def packed(change: Callable[[bytes], bytes] = gzip.compress, coding: str = "gzip") -> Behaviour:
+    """The content in a coding, whether it was asked for or not; `change` may pack it badly."""
+    def behave(handler: _Handler, data: bytes) -> None:
+        handler.answer(200, change(data), {"Content-Encoding": coding})
     return behave
 
 

@@ -1,6 +1,7 @@
 """python-tuf's client on our transport, and its errors as ours. Imports tuf: import this module only when needed."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,15 +29,16 @@ class Fetcher(FetcherInterface):
         self._transport = transport
         self._allowed_hosts = allowed_hosts
 
-    def _fetch(self, url: str) -> Iterator[bytes]:
+    def _fetch(self, url: str) -> Generator[bytes, None, None]:
         seconds = self._transport.limits.metadata_s
-        with self._transport.get(url, seconds=seconds, allowed_hosts=self._allowed_hosts) as answer:
+        with self._transport.get(url, seconds=seconds, allowed_hosts=self._allowed_hosts,
+                                 may_be_gzip=True) as answer:
             if answer.status in (403, 404):
                 _drain(answer)
                 raise tuf.DownloadHTTPError(f"{origin(url)} does not have {url.rpartition('/')[2]}", answer.status)
             answer.require_data()
             first = True
-            for chunk in answer.chunks():
+            for chunk in answer.content():
                 if first and chunk.lstrip()[:1] == b"<":
                     raise captive_portal(url)
                 first = first and not chunk.strip()
@@ -45,10 +47,12 @@ class Fetcher(FetcherInterface):
     def download_bytes(self, url: str, max_length: int) -> bytes:
         """Like the base class's, but in memory instead of a file in a directory that others may write."""
         data = bytearray()
-        for chunk in self.fetch(url):
-            data += chunk
-            if len(data) > max_length:
-                raise tuf.DownloadLengthMismatchError(f"more than {max_length} bytes came for {url.rpartition('/')[2]}")
+        with closing(self._fetch(url)) as chunks:  # closed at once, also if there is more to come
+            for chunk in chunks:
+                data += chunk
+                if len(data) > max_length:
+                    raise tuf.DownloadLengthMismatchError(f"more than {max_length} bytes came for"
+                                                          f" {url.rpartition('/')[2]}")
         return bytes(data)
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from keyfit.errors import NetworkError
 from keyfit.trust.addresses import check_redirect, origin
+from keyfit.trust.coding import CodingError, gunzip
 from keyfit.trust.limits import CHUNK_BYTES, Limits
 
 if TYPE_CHECKING:
@@ -30,14 +31,31 @@ _CHECK_NETWORK = "Check the network connection and the proxy settings, then try 
 class Answer:
     """What a server said: status, headers, and the body as it comes. A context manager."""
 
-    def __init__(self, url: str, status: int, headers: Mapping[str, str], source: "_Exchange | Iterator[bytes]") -> None:
+    def __init__(self, url: str, status: int, headers: Mapping[str, str], source: "_Exchange | Iterator[bytes]",
+                 may_be_gzip: bool = False) -> None:
         self.url = url
         self.status = status
         self.headers = headers
         self._source = source
+        self._may_be_gzip = may_be_gzip
+
+    def content(self) -> Iterator[bytes]:
+        """The file that was asked for: the body without its content coding.
+
+        Raises:
+            NetworkError: as `chunks`; or the coding is damaged.
+        """
+        if self._coding() != "gzip":
+            yield from self.chunks()
+            return
+        try:
+            yield from gunzip(self.chunks())
+        except CodingError as error:
+            raise NetworkError("bad-answer", f"Expected {_file_name(self.url)} in one gzip stream, {origin(self.url)} sent"
+                               f" {error}.", hint=_TRY_LATER) from error
 
     def chunks(self) -> Iterator[bytes]:
-        """The body.
+        """The body, as it was sent.
 
         Raises:
             NetworkError: cut off, too slow, or over its deadline.
@@ -69,9 +87,13 @@ class Answer:
         if self.status not in (200, 206):
             raise NetworkError("repository-unreachable", f"Expected {_file_name(self.url)}, {name} answered with HTTP"
                                f" status {self.status}.", hint=_retry_hint(self.headers.get("Retry-After", "")))
-        if self.headers.get("Content-Encoding", "identity").lower() != "identity":
+        if self._coding() not in (("identity", "gzip") if self._may_be_gzip else ("identity",)):
             raise NetworkError("bad-answer", f"Expected {_file_name(self.url)} as it is, {name} sent it in another"
-                               " coding.", hint="The publisher's server must not compress these files.")
+                               " coding.", hint="The publisher's server may use gzip for metadata and manifests, and"
+                               " must not compress anything else.")
+
+    def _coding(self) -> str:
+        return self.headers.get("Content-Encoding", "identity").strip().lower()
 
 
 class Transport:
@@ -82,24 +104,26 @@ class Transport:
         self._session: requests.Session | None = None
 
     def get(self, url: str, *, seconds: float, allowed_hosts: frozenset[str],
-            headers: Mapping[str, str] | None = None) -> Answer:
+            headers: Mapping[str, str] | None = None, may_be_gzip: bool = False) -> Answer:
         """Ask for `url`, which was checked before, and follow redirects.
 
         Args:
             seconds: for everything until the last byte.
             allowed_hosts: to which a redirect may lead.
+            may_be_gzip: the server may compress the answer, which `Answer.content` undoes.
 
         Raises:
             NetworkError: no answer in time, or a redirect that is refused.
         """
         if url.startswith("file:"):
             return _open_file(url)
+        asked = dict(headers or {}) | ({"Accept-Encoding": "gzip"} if may_be_gzip else {})
         deadline = time.monotonic() + seconds
         for _ in range(self.limits.redirects + 1):
-            exchange = _Exchange(self, url, dict(headers or {}), deadline)
+            exchange = _Exchange(self, url, asked, deadline)
             status, answered = exchange.head()
             if status not in REDIRECTS:
-                return Answer(url, status, answered, exchange)
+                return Answer(url, status, answered, exchange, may_be_gzip)
             exchange.abandon()
             url = check_redirect(url, answered.get("Location", ""), allowed_hosts)
         raise NetworkError("too-many-redirects", f"{origin(url)} redirects more than {self.limits.redirects} times.",
