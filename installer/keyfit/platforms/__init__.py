@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from keyfit.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from keyfit.model.policy import Policy
     from keyfit.ports import Host, UsbBus
 
 
@@ -33,6 +34,21 @@ def host(root: str) -> "Host":
         return LinuxHost(root)
     raise UnsupportedError("system", f"Keyfit cannot change a {sys.platform} system yet.",
                            hint="Use the driver disk or page that came with the token.")
+
+
+def policy(root: str) -> "Policy":
+    """What the administrator of the machine below `root` has decided; nothing where Keyfit cannot change a system yet.
+
+    Raises:
+        PolicyError: there is a policy that is not understood, or that others than the administrator could have written.
+    """
+    if sys.platform == "linux":
+        from keyfit.platforms.linux.policy import read_policy
+
+        return read_policy(root)
+    from keyfit.model.policy import Policy
+
+    return Policy()
 
 
 def browser_opener() -> Callable[[str], bool]:
