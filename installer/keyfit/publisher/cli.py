@@ -21,6 +21,7 @@ COMMANDS = {
     "add": "put a driver package file into a brand",
     "release": "compile the brand data, and sign it or leave a signing request",
     "refresh": "sign a new timestamp, and a new snapshot when it ages",
+    "mirror": "copy a repository, whole or in part, or renew the copy",
     "serve": "serve the repository from this machine, for development",
 }
 """Command -> one line for the list."""
