@@ -147,13 +147,13 @@ def test_a1_a_repository_signed_by_somebody_else(tree: Path, repository: Path, t
 
 
 def test_a6_expired_metadata(tree: Path, tmp_path: Path) -> None:
-    from keyfit.publisher.keys import KeyStore
-    from keyfit.publisher.repository import PublisherRepository
+    from keyfit.publisher.draft import Draft
+    from keyfit.publisher.release import Workplace
 
     folder = tmp_path / "old"
     publish("init", folder)
-    old = PublisherRepository(folder / "repository", KeyStore(folder / "keys"), lambda: datetime.now(UTC) - timedelta(days=9))
-    old.refresh()
+    old = Workplace(folder, now=lambda: datetime.now(UTC) - timedelta(days=9))
+    old.refresh(Draft(old.repository))
 
     refused(tree, folder / "repository", 76, "metadata-expired")
 

@@ -20,8 +20,10 @@ from typing import Any
 import msgspec
 
 from keyfit.model.catalog import Brand, Manifest, Payload, brand_target
-from keyfit.publisher.keys import ROLES, KeyStore, Threshold
+from keyfit.publisher.draft import Draft
+from keyfit.publisher.release import Workplace
 from keyfit.publisher.repository import PublisherRepository
+from keyfit.publisher.roles import ONLINE, kind_of
 from keyfit.trust.limits import Limits
 from keyfit.trust.repository import TufRepository
 
@@ -37,12 +39,13 @@ class SignedRepository:
         self.folder = folder / "repository"
         self.url = self.folder.as_uri() + "/"
         self.targets: dict[str, bytes] = {}
-        keys = KeyStore(folder / "keys")
-        thresholds = {role: Threshold(needed=1, keys=1) for role in ROLES}
-        keys.create(thresholds)
-        self._publisher = _ExpiringPublisher(self.folder, keys)
+        layout = msgspec.structs.replace(ONLINE, bin_bits=bin_bits)
+        self.work = Workplace(folder, layout=layout)
+        for owner in layout.owners.values():
+            self.work.keyring.make(f"{owner}-1")
+        self._publisher = self.work.repository = _ExpiringRepository(self.folder, layout)
         self._publisher.expired = "root" if expired_root else ""
-        self._publisher.create(thresholds, bin_bits)
+        self.work.create(dict.fromkeys(layout.owners.values(), 1))
         self.trusted_root = (self.folder / "metadata" / "1.root.json").read_bytes()
 
     def release(self, *brands: Brand) -> str:
@@ -57,16 +60,16 @@ class SignedRepository:
     def release_raw(self, targets: Mapping[str, bytes]) -> None:
         """Publish bytes as they are, beside what is there."""
         self.targets |= targets
-        self._publisher.release(self.targets)
+        self._release()
 
     def refresh(self) -> None:
         """A new timestamp."""
-        self._publisher.refresh()
+        self.work.refresh(Draft(self._publisher))
 
     def refresh_at(self, moment: datetime) -> None:
         """A new timestamp from a publisher whose clock says `moment`."""
         self._publisher.now = lambda: moment
-        self._publisher.refresh()
+        self.refresh()
 
     def add_payload(self, name: str, data: bytes, mirrors: Sequence[str] = ()) -> Payload:
         """Store a file and describe it."""
@@ -80,7 +83,12 @@ class SignedRepository:
     def expire(self, role: str) -> None:
         """Sign a role anew, with an expiry in the past, and all above it properly."""
         self._publisher.expired = role
-        self._publisher.release(self.targets)
+        self._release()
+
+    def _release(self) -> None:
+        draft = self.work.begin()
+        draft.set_targets(self.targets)
+        self.work.finish(draft, ())
 
     def keep(self, elsewhere: Path) -> None:
         """Remember the repository as it is now."""
@@ -120,22 +128,22 @@ class SignedRepository:
                              **options)
 
 
-class _ExpiringPublisher(PublisherRepository):
+class _ExpiringRepository(PublisherRepository):
     """The publisher's code, but one role's expiry lies in the past."""
 
     expired = ""
 
-    def _expiry(self, role: str) -> datetime:
-        if role == self.expired:
+    def expiry(self, role: str) -> datetime:
+        if kind_of(role) == self.expired:
             return datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
-        return super()._expiry(role)
+        return super().expiry(role)
 
-    def _is_ageing(self, signed: Any, role: str) -> bool:
-        return role == self.expired or super()._is_ageing(signed, role)
+    def is_ageing(self, role: str) -> bool:
+        return kind_of(role) == self.expired or super().is_ageing(role)
 
-    def _check_root_life(self) -> None:
+    def check_root_life(self, expires: datetime) -> None:
         if self.expired != "root":
-            super()._check_root_life()
+            super().check_root_life(expires)
 
 
 Behaviour = Callable[["_Handler", bytes], None]

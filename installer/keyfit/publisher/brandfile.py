@@ -5,7 +5,7 @@ conversion into the types themselves. What the values mean together is `keyfit.p
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +41,11 @@ def load_brand(path: Path) -> Brand:
     return brand
 
 
-def load_brands(folder: Path) -> tuple[Brand, ...]:
+def load_brands(folder: Path, names: Collection[str] | None = None) -> tuple[Brand, ...]:
     """Read every `<folder>/<brand>/driver.toml`, in the order of the folders' names.
+
+    Args:
+        names: read only these folders.
 
     Raises:
         DataError: as for `load_brand`, over all the files; also for a folder without a file, two files for one brand,
@@ -52,7 +55,8 @@ def load_brands(folder: Path) -> tuple[Brand, ...]:
     problems: list[str] = []
     first: dict[str, Path] = {}
     try:
-        paths = [entry / FILE_NAME for entry in sorted(folder.iterdir()) if entry.is_dir()]
+        paths = [entry / FILE_NAME for entry in sorted(folder.iterdir())
+                 if entry.is_dir() and (names is None or entry.name in names)]
     except OSError as error:
         raise _error([f"{folder}:1: expected a folder of brands, came: {error.strerror or error}"]) from error
     for path in paths:

@@ -5,7 +5,7 @@ Same brands in, same bytes out: entries keep the order of the brand files, every
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from keyfit.model.catalog import (
     Catalog,
     CcidListEntry,
     Condition,
+    Grant,
     Manifest,
     Match,
     Model,
@@ -24,12 +25,15 @@ from keyfit.model.catalog import (
     Patch,
     Payload,
     Pkcs11Module,
+    Staged,
     SystemName,
     UdevRule,
     brand_target,
     device_target,
+    grant_target,
 )
 from keyfit.publisher.brandfile import load_brands
+from keyfit.publisher.state import BrandState, revocations
 
 SYSTEMS: tuple[tuple[SystemName, tuple[Architecture, ...]], ...] = (
     ("linux", ("amd64", "arm64", "i386")),
@@ -50,23 +54,54 @@ def platforms() -> Iterator[tuple[SystemName, Architecture]]:
             yield system, architecture
 
 
-def manifests(brands: Sequence[Brand], payloads: Payloads) -> dict[str, bytes]:
-    """Every device manifest: target path -> compact JSON.
+def with_files(brands: Iterable[Brand], payloads: Payloads) -> list[Brand]:
+    """The brands with the files that the publisher added in their packages."""
+    return [msgspec.structs.replace(brand, package=tuple(
+        msgspec.structs.replace(package, payload=payloads.get((brand.brand, package.id), package.payload))
+        for package in brand.package)) for brand in brands]
+
+
+def manifests(states: Sequence[BrandState], delegated: Collection[str] = (),
+              paths: Collection[str] | None = None) -> dict[str, bytes]:
+    """Every target but those of Keyfit itself: target path -> compact JSON.
 
     A device's manifest holds all brands that claim its exact id, cut down to it; a brand's manifest holds the brand
     with all its models. A brand with nothing for a system stays in it without packages, so that it can be named there.
+    Of a brand with keys of its own, the device's manifest holds only which devices it may claim, and its grant what it
+    may ask for.
+
+    Args:
+        states: every brand of the repository.
+        delegated: brands with keys of their own.
+        paths: make only these.
     """
+    def asked(path: str) -> bool:
+        return paths is None or path in paths
+
     targets: dict[str, bytes] = {}
-    by_id = _claims(brands)
+    by_id = _claims(states)
     for system, architecture in platforms():
-        for brand in brands:
-            path = brand_target(brand.brand, system, architecture)
-            targets[path] = _manifest(path, system, architecture, [cut(brand, system, architecture, payloads)])
+        for state in states:
+            path = brand_target(state.brand, system, architecture)
+            if asked(path):
+                targets[path] = _manifest(path, system, architecture, [state], None, ())
         for device, claiming in by_id.items():
             path = device_target(*device, system, architecture)
-            targets[path] = _manifest(path, system, architecture, [
-                cut(brand, system, architecture, payloads, device=device) for brand in claiming])
+            if asked(path):
+                targets[path] = _manifest(path, system, architecture, claiming, device, delegated)
+    for state in states:
+        path = grant_target(state.brand)
+        if state.brand in delegated and asked(path):
+            targets[path] = msgspec.json.encode(_grant(path, state), order="deterministic")
     return dict(sorted(targets.items()))
+
+
+def targets_with(*states: BrandState) -> set[str]:
+    """Every target path that a brand may be in, in any of these states of it."""
+    return {path for state in states for path in (
+        grant_target(state.brand),
+        *(brand_target(state.brand, *platform) for platform in platforms()),
+        *(device_target(*device, *platform) for platform in platforms() for device in _ids(state)))}
 
 
 def catalog(brands: Sequence[Brand], system: SystemName, architecture: Architecture) -> bytes:
@@ -125,12 +160,18 @@ def used_sources(brand: Brand) -> Iterator[str]:
                     waiting.append(value)
 
 
-def _claims(brands: Sequence[Brand]) -> dict[DeviceId, list[Brand]]:
-    claims: dict[DeviceId, dict[str, Brand]] = {}
-    for brand in brands:
-        for device in claimed_ids(brand):
-            claims.setdefault(device, {})[brand.brand] = brand
+def _claims(states: Sequence[BrandState]) -> dict[DeviceId, list[BrandState]]:
+    claims: dict[DeviceId, dict[str, BrandState]] = {}
+    for state in states:
+        for device in _ids(state):
+            claims.setdefault(device, {})[state.brand] = state
     return {device: list(claims[device].values()) for device in sorted(claims)}
+
+
+def _ids(state: BrandState) -> Iterator[DeviceId]:
+    yield from claimed_ids(state.main)
+    if state.staged is not None:
+        yield from claimed_ids(state.staged.brand)
 
 
 def claimed_ids(brand: Brand) -> Iterator[DeviceId]:
@@ -186,8 +227,40 @@ def _is_for(patch: Patch, device: DeviceId, models: Sequence[Model]) -> bool:
     return True
 
 
-def _manifest(path: str, system: SystemName, architecture: Architecture, brands: Sequence[Brand]) -> bytes:
-    return _json(Manifest(keyfit=1, path=path, system=system, architecture=architecture, brands=tuple(brands)))
+def _manifest(path: str, system: SystemName, architecture: Architecture, states: Sequence[BrandState],
+              device: DeviceId | None, delegated: Collection[str]) -> bytes:
+    """A manifest of the brands in `states`; with `device`, of those versions that claim it."""
+    def cut_down(brand: Brand, claim_only: bool) -> Brand:
+        small = cut(brand, system, architecture, {}, device=device)
+        return claim_of(small) if claim_only else small
+
+    def claims(brand: Brand) -> bool:
+        return device is None or device in set(claimed_ids(brand))
+
+    minimum, revoked = revocations(states, [state.brand for state in states])
+    return _json(Manifest(
+        keyfit=1, path=path, system=system, architecture=architecture, minimum=minimum, revoked=revoked,
+        brands=tuple(cut_down(s.main, s.brand in delegated) for s in states if claims(s.main)),
+        staged=tuple(Staged(brand=cut_down(s.staged.brand, s.brand in delegated), share=s.staged.share,
+                            hold=s.staged.hold) for s in states if s.staged is not None and claims(s.staged.brand))))
+
+
+def claim_of(brand: Brand) -> Brand:
+    """Which devices a brand claims, and nothing that it would do."""
+    small = msgspec.structs.replace(brand, package=(), module=(), patch=(), conflict=(), pin=None, hand_off=None)
+    used = set(used_sources(small))
+    return msgspec.structs.replace(small, sources={k: v for k, v in brand.sources.items() if k in used})
+
+
+def _grant(path: str, state: BrandState) -> Grant:
+    """What the brand's data, which the publisher has looked at, asks for: no more than that may the brand do alone."""
+    versions = [state.main] + ([state.staged.brand] if state.staged is not None else [])
+    return Grant(
+        keyfit=1, path=path, brand=state.brand, ids=tuple(sorted(set(_ids(state)))),
+        pages=tuple(sorted({b.hand_off.page for b in versions if b.hand_off is not None})),
+        packages=tuple(sorted({p.name for b in versions for p in b.package if p.kind == "distribution"}
+                              | {c.package for b in versions for c in b.conflict})),
+        minimum=state.minimum, revoked=state.revoked)
 
 
 def _json(value: Manifest | Catalog) -> bytes:

@@ -32,8 +32,12 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hand_off: tuple[_Entry, ...]
 
 
-def merge_hand_offs(brands: Sequence[Brand], path: Path) -> tuple[tuple[Brand, ...], tuple[str, ...]]:
+def merge_hand_offs(brands: Sequence[Brand], path: Path, *,
+                    partial: bool = False) -> tuple[tuple[Brand, ...], tuple[str, ...]]:
     """Give each brand that the file names and that has no hand-off the file's one.
+
+    Args:
+        partial: `brands` are not all there are, so the file may name others.
 
     Returns:
         The brands, and the names of those that kept the hand-off of their own.
@@ -50,7 +54,7 @@ def merge_hand_offs(brands: Sequence[Brand], path: Path) -> tuple[tuple[Brand, .
         problems += [f"{path.name}: {entry.page}: expected {name} in English, came {', '.join(sorted(texts)) or 'none'}"
                      for name, texts in (("bank", entry.bank), ("steps", entry.steps)) if "en" not in texts]
         for name in entry.brands:
-            if name not in known:
+            if name not in known and not partial:
                 problems.append(f"{path.name}: expected a brand of the drivers folder, came {name}")
             if name in wanted:
                 problems.append(f"{path.name}: expected one hand-off for {name}, came two")

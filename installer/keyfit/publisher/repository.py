@@ -1,11 +1,11 @@
-"""Writes the signed repository: a folder of static files that any https server can serve.
+"""The signed repository on the publisher's disk: a folder of static files that any https server can serve.
 
-`root` delegates to `targets`, that (terminating) to `drivers`, that to 1024 hash bins, which name the manifests. The
-number of bins can never be changed for clients that have seen it: TUF refuses a snapshot that lacks a role it had
-(specification 1.0.34, 5.5.5). Consistent snapshots: nothing but `timestamp.json` is ever overwritten, and that comes
-last, by a rename, so that a reader sees the old repository or the new one.
+Consistent snapshots: nothing but `timestamp.json` is ever overwritten, and that comes last, by a rename, so that a reader
+sees the old repository or the new one. What every client fetches also lies there compressed (`.json.gz`), for servers
+that send such files as they are; the hash bins are left to the server, since each is fetched by a thousandth of them.
 """
 
+import gzip
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -15,291 +15,259 @@ from typing import Any
 
 from msgspec import Struct
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import (
-    DelegatedRole,
-    Delegations,
-    Metadata,
-    MetaFile,
-    Root,
-    Snapshot,
-    SuccinctRoles,
-    TargetFile,
-    Targets,
-    Timestamp,
-)
+from tuf.api.metadata import Metadata, Root, SuccinctRoles, Targets
 from tuf.api.serialization.json import JSONSerializer
 
-from keyfit.errors import HostError, StorageError, TrustError, UserError
-from keyfit.publisher.keys import KeyStore, Threshold
-from keyfit.trust.metadata import SIGNED_AT
+from keyfit.errors import HostError, StorageError, TrustError
+from keyfit.publisher.roles import BRAND_PREFIX, ONLINE, Layout, brand_role, is_bin, kind_of
 
-BIN_BITS = 10
-"""2 ** 10 bins: about 13 kB for a first contact with 100 000 manifests, and 16 000 bins would cost 41 kB of snapshot."""
-BIN_PREFIX = "drivers"
-LIFE_DAYS: Mapping[str, int] = {"root": 365, "targets": 180, "drivers": 180, "bins": 90, "snapshot": 30, "timestamp": 3}
-"""How long a role's signature counts. What is signed by people lasts; what a machine signs is renewed daily."""
-TARGET_PATHS = ("usb/*/*", "brand/*/*")
-"""What `drivers` may name (TUF path patterns match segment by segment)."""
+TOP_ROLES = ("root", "targets", "snapshot", "timestamp")
 
 
 class Published(Struct, frozen=True, kw_only=True):
-    """What a release or refresh did. `expires` is role -> ISO 8601; for "bins" the earliest."""
+    """What was published. `expires` is role -> ISO 8601. `targets` is None if only a part was looked at."""
 
-    targets: int
     changed_targets: int
     changed_bins: int
     versions: dict[str, int]
     expires: dict[str, str]
+    targets: int | None = None
 
 
 class PublisherRepository:
-    """One repository folder and the keys that sign it.
+    """One repository folder.
 
     Args:
-        folder: gets `metadata/`, `targets/` and `payloads/`.
+        folder: has `metadata/`, `targets/` and `payloads/`.
         now: the time that dates are reckoned from.
     """
 
-    def __init__(self, folder: Path, keys: KeyStore, now: Callable[[], datetime] | None = None) -> None:
+    def __init__(self, folder: Path, layout: Layout = ONLINE, now: Callable[[], datetime] | None = None) -> None:
         self.folder = folder
+        self.layout = layout
         self.now = now or (lambda: datetime.now(UTC))
         self._metadata = folder / "metadata"
-        self._keys = keys
-        self._serializer = JSONSerializer(compact=True)
         self._loaded: dict[str, Metadata[Any]] = {}
-        self._pending: dict[str, Metadata[Any]] = {}
+        self._serializer = JSONSerializer(compact=True)
 
-    # -- what publishers do ---------------------------------------------------------------------------------------
+    # -- reading --------------------------------------------------------------------------------------------------
 
-    def create(self, thresholds: Mapping[str, Threshold], bin_bits: int = BIN_BITS) -> Published:
-        """Make the first version of every role, with no targets yet.
+    def exists(self) -> bool:
+        """True if something was ever published here."""
+        return self._metadata.exists()
 
-        Raises:
-            HostError: there is a repository already.
-            UserError: a key is missing.
-        """
-        if self._metadata.exists():
-            raise HostError("repository-exists", f"Expected no repository yet, {self._metadata} is there already.",
-                            hint="Choose another directory.")
-        root = Root(expires=self._expiry("root"), consistent_snapshot=True)
-        for role in ("root", "targets", "snapshot", "timestamp"):
-            for signer in self._keys.signers(role):
-                root.add_key(signer.public_key, role)
-            root.roles[role].threshold = thresholds[role].needed
-        self._pending["root"] = Metadata(root)
-        self._pending["targets"] = Metadata(self._delegating_targets(thresholds))
-        self._pending["drivers"] = Metadata(self._delegating_drivers(thresholds, bin_bits))
-        for name in self._bin_names():
-            self._pending[name] = Metadata(Targets(expires=self._expiry("bins")))
-        snapshot, timestamp = Snapshot(expires=self._expiry("snapshot")), Timestamp(expires=self._expiry("timestamp"))
-        snapshot.version = timestamp.version = 0  # publishing makes it 1
-        self._pending["snapshot"], self._pending["timestamp"] = Metadata(snapshot), Metadata(timestamp)
-        return self._publish(0)
-
-    def release(self, targets: Mapping[str, bytes]) -> Published:
-        """Publish exactly these targets. Bins that change, or have less than half of their life left, are signed anew.
-
-        Args:
-            targets: target path -> content.
+    def load(self, role: str) -> Metadata[Any]:
+        """The newest published version of a role. Not to be changed.
 
         Raises:
-            UserError: a key is missing.
-            StorageError: not writable.
+            HostError: there is no repository, or it is damaged.
         """
-        by_bin: dict[str, dict[str, TargetFile]] = {name: {} for name in self._bin_names()}
-        succinct = self._succinct()
-        for path, data in targets.items():
-            by_bin[succinct.get_role_for_target(path)][path] = TargetFile.from_data(path, data, ["sha256"])
-        changed = 0
-        for name, wanted in by_bin.items():
-            bin_ = self._load(name)
-            differing = {p for p in wanted.keys() | bin_.signed.targets.keys()
-                         if wanted.get(p) != bin_.signed.targets.get(p)}
-            if differing or self._is_ageing(bin_.signed, "bins"):
-                bin_.signed.targets = wanted
-                self._renew(name, bin_)
-            for path in sorted(differing & wanted.keys()):
-                self._write_target(path, targets[path])
-            changed += len(differing)
-        for name in ("targets", "drivers"):
-            if self._is_ageing(self._load(name).signed, name):
-                self._renew(name, self._load(name))
-        return self._publish(changed)
+        if role not in self._loaded:
+            path = self.path_of(role, self.version(role))
+            try:
+                self._loaded[role] = Metadata.from_bytes(path.read_bytes())
+            except OSError as error:
+                raise HostError("no-repository-here", f"Expected a repository in {self.folder}, {path.name} cannot be"
+                                f" read: {error.strerror}.", hint="Make one with keyfit-publish init.") from error
+            except RepositoryError as error:
+                raise HostError("repository-damaged", f"{path} is no metadata: {error}.") from error
+        return self._loaded[role]
 
-    def refresh(self) -> Published:
-        """Sign a new timestamp, and a new snapshot if half of its life is over: every new snapshot is downloaded by
-        every client."""
-        return self._publish(0)
-
-    # -- delegation -----------------------------------------------------------------------------------------------
-
-    def _delegating_targets(self, thresholds: Mapping[str, Threshold]) -> Targets:
-        signers = self._keys.signers("drivers")
-        drivers = DelegatedRole("drivers", [s.public_key.keyid for s in signers], thresholds["drivers"].needed,
-                                terminating=True, paths=list(TARGET_PATHS))
-        delegations = Delegations({s.public_key.keyid: s.public_key for s in signers}, {"drivers": drivers})
-        return Targets(expires=self._expiry("targets"), delegations=delegations)
-
-    def _delegating_drivers(self, thresholds: Mapping[str, Threshold], bin_bits: int) -> Targets:
-        signers = self._keys.signers("bins")
-        bins = SuccinctRoles([s.public_key.keyid for s in signers], thresholds["bins"].needed, bin_bits, BIN_PREFIX)
-        delegations = Delegations({s.public_key.keyid: s.public_key for s in signers}, succinct_roles=bins)
-        return Targets(expires=self._expiry("drivers"), delegations=delegations)
-
-    def _succinct(self) -> SuccinctRoles:
-        drivers: Targets = self._load("drivers").signed
-        delegations = drivers.delegations
-        if delegations is None or delegations.succinct_roles is None:
-            raise HostError("repository-damaged", "Expected hash bins below the role drivers, there are none.")
-        return delegations.succinct_roles
-
-    def _bin_names(self) -> Iterable[str]:
-        return self._succinct().get_roles()
-
-    # -- versions and signatures ----------------------------------------------------------------------------------
-
-    def _load(self, name: str) -> Metadata[Any]:
-        """A role as it will be published: what is pending, or else the newest version on disk."""
-        known = self._pending.get(name) or self._loaded.get(name)
-        if known is not None:
-            return known
-        path = self._path(name, self._version(name))
-        try:
-            loaded: Metadata[Any] = Metadata.from_bytes(path.read_bytes())
-        except OSError as error:
-            raise HostError("no-repository-here", f"Expected a repository in {self.folder}, {path.name} cannot be read:"
-                            f" {error.strerror}.", hint="Make one with keyfit-publish init.") from error
-        except RepositoryError as error:
-            raise HostError("repository-damaged", f"{path} is no metadata: {error}.") from error
-        self._loaded[name] = loaded
-        return loaded
-
-    def _version(self, name: str) -> int:
-        """The newest version: from the snapshot chain for what it lists, from file names for root."""
-        if name == "timestamp":
-            return 0
-        if name == "snapshot":
-            return int(self._load("timestamp").signed.snapshot_meta.version)
-        if name == "root":
+    def version(self, role: str) -> int:
+        """The newest version: from the snapshot for what it lists, from file names for root; 0 if there is none."""
+        if role == "timestamp":
+            return 0  # its file has no version in its name
+        if role == "snapshot":
+            return int(self.load("timestamp").signed.snapshot_meta.version)
+        if role == "root":
             return max((int(p.name.split(".")[0]) for p in self._metadata.glob("*.root.json")), default=1)
-        return int(self._load("snapshot").signed.meta[f"{name}.json"].version)
+        listed = self.load("snapshot").signed.meta.get(f"{role}.json")
+        return int(listed.version) if listed is not None else 0
 
-    def _renew(self, name: str, metadata: Metadata[Any]) -> None:
-        metadata.signed.version += 1
-        metadata.signed.expires = self._expiry(_key_role(name))
-        self._pending[name] = metadata
+    def root(self) -> Root:
+        """The newest root."""
+        signed: Root = self.load("root").signed
+        return signed
 
-    def _is_ageing(self, signed: Any, role: str) -> bool:
-        """Half of the life is over."""
-        return bool(signed.expires - self.now() < timedelta(days=LIFE_DAYS[role]) / 2)
+    def succinct(self) -> SuccinctRoles:
+        """The hash bins."""
+        drivers: Targets = self.load("drivers").signed
+        if drivers.delegations is None or drivers.delegations.succinct_roles is None:
+            raise HostError("repository-damaged", "Expected hash bins below the role drivers, there are none.")
+        return drivers.delegations.succinct_roles
 
-    def _expiry(self, role: str) -> datetime:
-        return self.now().replace(microsecond=0) + timedelta(days=LIFE_DAYS[role])
+    def bin_names(self) -> Iterable[str]:
+        """Every hash bin."""
+        return self.succinct().get_roles()
 
-    def _sign(self, name: str) -> bytes:
-        """Sign a pending role with every key of it that is here, and see that it is enough.
+    def delegated_brands(self) -> list[str]:
+        """The brands that sign with keys of their own."""
+        delegations = self.load("targets").signed.delegations
+        roles = delegations.roles if delegations is not None and delegations.roles is not None else {}
+        return [role.removeprefix(BRAND_PREFIX) for role in roles if role.startswith(BRAND_PREFIX)]
+
+    def role_of(self, target: str) -> str:
+        """The role that has to sign a target path."""
+        first, _, rest = target.partition("/")
+        if first == "app":
+            return "app"
+        brand = rest.partition("/")[0]
+        if first == "brand" and brand in self.delegated_brands():
+            return brand_role(brand)
+        return self.succinct().get_role_for_target(target)
+
+    def target(self, path: str) -> bytes | None:
+        """The published content of a target, or None.
 
         Raises:
-            UserError: code "keys-missing".
+            HostError: its file is gone or has other bytes.
         """
-        metadata = self._pending[name]
-        metadata.signatures.clear()
-        for signer in self._keys.signers(_key_role(name)):
-            metadata.sign(signer, append=True)
-        parent = self._load(_parent(name)).signed
+        info = self.load(self.role_of(path)).signed.targets.get(path)
+        if info is None:
+            return None
+        file = self.folder / target_file(path, info.hashes["sha256"])
         try:
-            parent.verify_delegate(name, metadata.signed_bytes, metadata.signatures)
-        except RepositoryError as error:
-            raise UserError("keys-missing", f"Too few keys of the role {_key_role(name)} are here: {error}.",
-                            hint="Put the missing key files into the keys directory and try again.") from error
+            data = file.read_bytes()
+            info.verify_length_and_hashes(data)
+        except (OSError, RepositoryError) as error:
+            raise HostError("repository-damaged", f"Expected the target {path} in {file}: {error}.",
+                            hint="Release everything again.") from error
+        return data
+
+    def targets(self) -> Iterable[str]:
+        """Every target path. Reads every role: slow for a large repository."""
+        for role in self.target_roles():
+            yield from self.load(role).signed.targets
+
+    def target_roles(self) -> list[str]:
+        """Every role that may have targets."""
+        brands = [brand_role(brand) for brand in self.delegated_brands()]
+        return [*(["app"] if self.layout.has_app else []), *brands, *self.bin_names()]
+
+    def is_ageing(self, role: str) -> bool:
+        """True if half of the role's life is over."""
+        life = timedelta(days=self.layout.life_days[kind_of(role)])
+        return bool(self.load(role).signed.expires - self.now() < life / 2)
+
+    def expiry(self, role: str) -> datetime:
+        """When a role that is signed now will expire."""
+        return self.now().replace(microsecond=0) + timedelta(days=self.layout.life_days[kind_of(role)])
+
+    def check_root_life(self, expires: datetime) -> None:
+        """See that clients would still accept the root.
+
+        Raises:
+            TrustError: code "root-expired".
+        """
+        if expires <= self.now():
+            raise TrustError("root-expired", f"The root of this repository expired on {expires:%Y-%m-%d}; no client would"
+                             " accept what it signs.", hint="Sign a new root: keyfit-publish rotate DIR root")
+
+    def path_of(self, role: str, version: int) -> Path:
+        """The file of a role's version."""
+        return self._metadata / ("timestamp.json" if role == "timestamp" else f"{version}.{role}.json")
+
+    def serialize(self, metadata: Metadata[Any]) -> bytes:
+        """Metadata as it is written."""
         return metadata.to_bytes(self._serializer)
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def _publish(self, changed_targets: int) -> Published:
-        """Sign what is pending and write it; last, the timestamp. Nothing is written before all is signed."""
+    def publish(self, roles: Mapping[str, Metadata[Any]], new_targets: Path, *, root_first: bool) -> None:
+        """Write verified roles; the timestamp and, unless `root_first`, the root come last.
+
+        Args:
+            roles: with the timestamp among them.
+            new_targets: folder of target files, which are moved into the repository.
+
+        Raises:
+            StorageError: a file cannot be written. Readers still see the version before.
+        """
         try:
-            signed, bins = self._sign_pending()
-            for name, data in signed.items():
-                if name != "timestamp":
-                    self._write_new(self._path(name, self._pending[name].signed.version), data)
+            self._move_targets(new_targets)
+            for role, metadata in roles.items():
+                if role not in ("timestamp", "root"):
+                    self._write_role(role, metadata)
             if hasattr(os, "sync"):
-                os.sync()  # once for all the new files, before the one that refers to them
-            self._write_over(self._path("timestamp", 0), signed["timestamp"])
-            return self._summary(changed_targets, bins)
+                os.sync()  # once for all the new files, before those that refer to them
+            late = ("root", "timestamp") if root_first else ("timestamp", "root")
+            for role in late:
+                if role in roles:
+                    self._write_role(role, roles[role])
         finally:
-            self._pending.clear()
             self._loaded.clear()
 
-    def _sign_pending(self) -> tuple[dict[str, bytes], int]:
-        """(role -> signed bytes, how many of them are bins)."""
-        self._check_root_life()
-        signed = {name: self._sign(name) for name in self._pending if name not in ("snapshot", "timestamp")}
-        listed = [name for name in signed if name != "root"]
-        snapshot = self._load("snapshot")
-        if listed or self._is_ageing(snapshot.signed, "snapshot"):
-            for name in listed:
-                snapshot.signed.meta[f"{name}.json"] = MetaFile(self._pending[name].signed.version)
-            self._renew("snapshot", snapshot)
-            signed["snapshot"] = self._sign("snapshot")
-        timestamp = self._load("timestamp")
-        if "snapshot" in signed:
-            data = signed["snapshot"]
-            timestamp.signed.snapshot_meta = MetaFile(snapshot.signed.version, len(data),
-                                                      {"sha256": hashlib.sha256(data).hexdigest()})
-        timestamp.signed.unrecognized_fields[SIGNED_AT] = self.now().replace(microsecond=0).isoformat()
-        self._renew("timestamp", timestamp)
-        signed["timestamp"] = self._sign("timestamp")
-        return signed, sum(1 for name in listed if _key_role(name) == "bins")
-
-    def _check_root_life(self) -> None:
-        expires = self._load("root").signed.expires
-        if expires <= self.now():
-            raise TrustError("root-expired", f"The root of this repository expired on {expires:%Y-%m-%d}; no client would"
-                             " accept what it signs.", hint="A new root has to be signed first.")
-
-    def _summary(self, changed_targets: int, changed_bins: int) -> Published:
-        names = ("root", "targets", "drivers", "snapshot", "timestamp")
-        loaded = {name: self._load(name).signed for name in names}
-        bins = [self._load(name).signed for name in self._bin_names()]
-        expires = {name: signed.expires for name, signed in loaded.items()} | {"bins": min(b.expires for b in bins)}
-        return Published(targets=sum(len(b.targets) for b in bins), changed_targets=changed_targets,
-                         changed_bins=changed_bins, versions={name: s.version for name, s in loaded.items()},
+    def summary(self, changed_targets: int, changed_bins: int, targets: int | None) -> Published:
+        """What there is now."""
+        names = [name for name in ("root", "targets", *(["app"] if self.layout.has_app else []), "drivers", "snapshot",
+                                   "timestamp")]
+        loaded = {name: self.load(name).signed for name in names}
+        expires = {name: signed.expires for name, signed in loaded.items()}
+        if targets is not None:
+            expires["bins"] = min(self.load(name).signed.expires for name in self.bin_names())
+        return Published(targets=targets, changed_targets=changed_targets, changed_bins=changed_bins,
+                         versions={name: signed.version for name, signed in loaded.items()},
                          expires={name: moment.isoformat() for name, moment in expires.items()})
 
-    def _path(self, name: str, version: int) -> Path:
-        return self._metadata / ("timestamp.json" if name == "timestamp" else f"{version}.{name}.json")
+    def _move_targets(self, new_targets: Path) -> None:
+        for file in sorted(new_targets.rglob("*")) if new_targets.exists() else ():
+            if file.is_file():
+                final = self.folder / "targets" / file.relative_to(new_targets)
+                try:
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(final)
+                except OSError as error:
+                    raise cannot_publish(final, error) from error
 
-    def _write_target(self, path: str, data: bytes) -> None:
-        folder, _, name = path.rpartition("/")
-        self._write_new(self.folder / "targets" / folder / f"{hashlib.sha256(data).hexdigest()}.{name}", data)
+    def _write_role(self, role: str, metadata: Metadata[Any]) -> None:
+        data = self.serialize(metadata)
+        path = self.path_of(role, metadata.signed.version)
+        if not is_bin(role):
+            _write_file(path.with_name(path.name + ".gz"), compressed(data))
+        _write_file(path, data)
 
-    def _write_new(self, path: Path, data: bytes) -> None:
-        """Files that nothing refers to yet may be written in place."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        except OSError as error:
-            raise StorageError("cannot-write", f"{path} cannot be written: {error.strerror}.",
-                               hint="Nothing was published; clients still see the version before.") from error
 
-    def _write_over(self, path: Path, data: bytes) -> None:
-        fresh = path.with_name(path.name + ".new")
-        self._write_new(fresh, data)
-        try:
-            with fresh.open("rb") as file:
+def compressed(data: bytes) -> bytes:
+    """Gzip without a date, so that the same content has the same bytes."""
+    return gzip.compress(data, 9, mtime=0)
+
+
+def target_file(path: str, sha256: str) -> str:
+    """Where a target lies below the repository's folder (TUF specification 1.0.34, section 6.2)."""
+    folder, _, name = path.rpartition("/")
+    return f"targets/{folder}/{sha256}.{name}"
+
+
+def new_target(folder: Path, path: str, data: bytes) -> None:
+    """Write a target's content into a folder of new targets.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    file = folder / target_file(path, hashlib.sha256(data).hexdigest()).removeprefix("targets/")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    except OSError as error:
+        raise cannot_publish(file, error) from error
+
+
+def cannot_publish(path: Path, error: OSError) -> StorageError:
+    """The error for a file that could not be written."""
+    return StorageError("cannot-write", f"{path} cannot be written: {error.strerror or error}.",
+                        hint="Nothing was published; clients still see the version before.")
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Replace or make a file: a reader never sees half of it."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as file:
+            file.write(data)
+            if path.name.startswith("timestamp.") or ".root." in path.name:
+                file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(path)
-        except OSError as error:
-            raise StorageError("cannot-write", f"{path} cannot be replaced: {error.strerror}.",
-                               hint="Nothing was published; clients still see the version before.") from error
-
-
-def _key_role(name: str) -> str:
-    return "bins" if name.startswith(BIN_PREFIX + "-") else name
-
-
-def _parent(name: str) -> str:
-    if name == "drivers":
-        return "targets"
-    return "drivers" if name.startswith(BIN_PREFIX + "-") else "root"
+        fresh.replace(path)
+    except OSError as error:
+        raise cannot_publish(path, error) from error

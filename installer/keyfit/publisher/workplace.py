@@ -1,15 +1,19 @@
-"""A publisher's directory, as the commands find it: brand data, keys, the repository and the notes beside it."""
+"""What the commands share: their options, the publisher's directory, and how a change is told."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from msgspec import structs
 
 from keyfit.errors import DataError, UserError
+from keyfit.model.result import Message, OperationResult
 
 if TYPE_CHECKING:
-    from keyfit.publisher.repository import Published, PublisherRepository
+    from keyfit.publisher.keyring import AskSecret
+    from keyfit.publisher.release import Outcome, Workplace
+    from keyfit.publisher.repository import Published
 
 F = TypeVar("F", bound=Callable[..., Any])
 LOCK_WAIT_S = 60.0
@@ -18,9 +22,34 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 EXISTING = click.Path(path_type=Path, exists=True)
 
 passphrase_option = click.option("--passphrase-file", type=FILE, metavar="FILE",
-                                 help="Passphrase of the keys; without it you are asked.")
+                                 help="Passphrase of the key files, or PIN of the device; without it you are asked.")
 drivers_option = click.option("--drivers", type=EXISTING, default=Path("drivers"), show_default=True, metavar="DRIVERS",
                               help="Folder of brand data.")
+replace_option = click.option("--replace", is_flag=True, help="Drop a signing request that waits.")
+
+
+def workplace(folder: Path, passphrase_file: Path | None = None) -> "Workplace":
+    """The publisher's directory; secrets are asked for when they are needed.
+
+    Raises:
+        UserError: code "no-repository-here".
+    """
+    from keyfit.publisher.release import Workplace
+
+    work = Workplace(folder, ask_secret(passphrase_file))
+    work.require()
+    return work
+
+
+def require(folder: Path) -> None:
+    """See that there is a repository in `folder`.
+
+    Raises:
+        UserError: code "no-repository-here".
+    """
+    if not (folder / "repository" / "metadata" / "timestamp.json").is_file():
+        raise UserError("no-repository-here", f"Expected a publisher's directory, {folder} is none.",
+                        hint=f"Make it with: keyfit-publish init {folder}")
 
 
 def checked_brands(drivers: Path) -> tuple[Any, Any]:
@@ -41,26 +70,6 @@ def checked_brands(drivers: Path) -> tuple[Any, Any]:
     return brands, tuple(p for p in problems if p.level == "warning")
 
 
-def require(folder: Path) -> None:
-    """See that there is a repository in `folder`.
-
-    Raises:
-        UserError: code "no-repository-here".
-    """
-    if not (folder / "repository" / "metadata" / "timestamp.json").is_file():
-        raise UserError("no-repository-here", f"Expected a publisher's directory, {folder} is none.",
-                        hint=f"Make it with: keyfit-publish init {folder}")
-
-
-def repository(folder: Path, passphrase_file: Path | None) -> "PublisherRepository":
-    """The repository with its keys; the passphrase is asked for when an encrypted key is met."""
-    from keyfit.publisher.keys import KeyStore
-    from keyfit.publisher.repository import PublisherRepository
-
-    keys = KeyStore(folder / "keys", lambda: passphrase(passphrase_file, new=False))
-    return PublisherRepository(folder / "repository", keys)
-
-
 def index(folder: Path) -> Any:
     """Which package files were added."""
     from keyfit.publisher.packages import PackageIndex
@@ -68,26 +77,50 @@ def index(folder: Path) -> Any:
     return PackageIndex(folder / "packages.json", folder / "repository" / "payloads")
 
 
-def passphrase(file: Path | None, *, new: bool) -> bytes:
-    """From a file, or typed.
+def ask_secret(file: Path | None) -> "AskSecret":
+    """Secrets from a file, or typed."""
+    return lambda kind: secret(file, kind)
+
+
+def secret(file: Path | None, kind: str = "passphrase", *, new: bool = False) -> bytes:
+    """A passphrase or PIN from a file, or typed.
 
     Raises:
         UserError: the file is empty or cannot be read.
     """
     if file is None:
-        typed: str = click.prompt("Passphrase of the keys", hide_input=True, confirmation_prompt=new, err=True)
+        what = "PIN of the device" if kind == "pin" else "Passphrase of the keys"
+        typed: str = click.prompt(what, hide_input=True, confirmation_prompt=new, err=True)
         return typed.encode()
     try:
-        passphrase = file.read_bytes().rstrip(b"\r\n")
+        read = file.read_bytes().rstrip(b"\r\n")
     except OSError as error:
         raise UserError("no-such-file", f"{file} cannot be read: {error.strerror}.") from error
-    if not passphrase:
-        raise UserError("passphrase-needed", f"Expected a passphrase in {file}, it is empty.")
-    return passphrase
+    if not read:
+        raise UserError("passphrase-needed", f"Expected a {kind} in {file}, it is empty.")
+    return read
 
 
-def told(published: "Published") -> tuple[str, ...]:
+def told(command: str, outcome: "Outcome", *lines: str, warnings: tuple[Message, ...] = (),
+         data: dict[str, Any] | None = None) -> OperationResult:
+    """A change that was published, or that waits for signatures, in words and as data."""
+    from keyfit.publisher.output import done
+
+    more = dict(data or {})
+    if outcome.published is not None:
+        return done(command, more | {"complete": True} | structs.asdict(outcome.published),
+                    *lines, *published_words(outcome.published), warnings=warnings)
+    return done(command, more | {"complete": False, "request": str(outcome.request), "missing": [
+        {"role": m.role, "needed": m.needed, "keyids": list(m.keyids)} for m in outcome.lacking]},
+        *lines, f"Not published yet: the signing request {outcome.request} waits for",
+        *(f"  {line}" for line in outcome.words),
+        "Each of them runs: keyfit-publish sign request.json --key FILE-OR-ADDRESS; then here: keyfit-publish sign DIR"
+        " --request request.json", warnings=warnings)
+
+
+def published_words(published: "Published") -> tuple[str, ...]:
     """What was published, in words."""
-    return (f"Published {published.targets} manifests: {published.changed_targets} changed, in {published.changed_bins}"
-            " newly signed bins.", "Expires: " + ", ".join(
-                f"{role} {moment[:10]}" for role, moment in sorted(published.expires.items(), key=lambda e: e[1])) + ".")
+    count = f"{published.targets} manifests: " if published.targets is not None else ""
+    return (f"Published {count}{published.changed_targets} changed, in {published.changed_bins} newly signed bins.",
+            "Expires: " + ", ".join(f"{role} {moment[:10]}" for role, moment in sorted(
+                published.expires.items(), key=lambda e: e[1])) + ".")

@@ -1,9 +1,13 @@
 """A small brand on disk, sound in every respect, for stories that break one thing of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+from keyfit.model.catalog import Brand, Payload
+from keyfit.publisher.compile import with_files
+from keyfit.publisher.state import BrandState
 
 DRIVER = '''schema = 1
 brand = "acme"
@@ -120,3 +124,8 @@ def write(tmp_path: Path) -> Write:
         return place.parent
 
     return write_brand
+
+
+def as_new(brands: Sequence[Brand], payloads: Mapping[tuple[str, str], Payload]) -> list[BrandState]:
+    """Brands as a first release has them."""
+    return [BrandState(brand=brand.brand, main=brand, highest=brand.sequence) for brand in with_files(brands, payloads)]

@@ -14,7 +14,7 @@ from keyfit.model.usb import UsbDevice, UsbInterface
 from keyfit.publisher import compile as compiler
 from keyfit.publisher.brandfile import load_brands
 
-from .conftest import Write
+from .conftest import Write, as_new
 
 FILE = Payload(file="acme_1_amd64.deb", sha256="a" * 64, length_bytes=5)
 
@@ -25,7 +25,7 @@ def brand_in(made: dict[str, bytes], target: str) -> Brand:
 
 
 def test_there_is_a_manifest_for_each_id_and_brand_on_each_of_eight_platforms(write: Write) -> None:
-    made = compiler.manifests(load_brands(write()), {})
+    made = compiler.manifests(as_new(load_brands(write()), {}))
 
     assert len(made) == 8 * 3
     assert list(made) == sorted(made)
@@ -37,7 +37,7 @@ def test_there_is_a_manifest_for_each_id_and_brand_on_each_of_eight_platforms(wr
 
 
 def test_a_device_s_manifest_has_that_device_s_model_packages_and_patches_only(write: Write) -> None:
-    made = compiler.manifests(load_brands(write()), {("acme", "acme-deb"): FILE})
+    made = compiler.manifests(as_new(load_brands(write()), {("acme", "acme-deb"): FILE}))
 
     one = brand_in(made, device_target(0x1234, 1, "linux", "amd64"))
     assert [m.id for m in one.model] == ["one"]
@@ -55,16 +55,16 @@ def test_a_package_whose_file_nobody_added_is_left_out_and_its_module_with_it(wr
     brands = load_brands(write())
     target = device_target(0x1234, 1, "linux", "amd64")
 
-    without = brand_in(compiler.manifests(brands, {}), target)
+    without = brand_in(compiler.manifests(as_new(brands, {})), target)
     assert [p.id for p in without.package] == ["pcscd"]
     assert without.module == ()
 
-    with_file = brand_in(compiler.manifests(brands, {("acme", "acme-deb"): FILE}), target)
+    with_file = brand_in(compiler.manifests(as_new(brands, {("acme", "acme-deb"): FILE})), target)
     assert [m.id for m in with_file.module] == ["acme-module"]
 
 
 def test_a_brand_with_nothing_for_a_system_is_still_named_there(write: Write) -> None:
-    brand = brand_in(compiler.manifests(load_brands(write()), {}), brand_target("acme", "macos", "arm64"))
+    brand = brand_in(compiler.manifests(as_new(load_brands(write()), {})), brand_target("acme", "macos", "arm64"))
 
     assert brand.names["en"] == "Acme"
     assert (brand.package, brand.module, brand.patch) == ((), (), ())
@@ -73,7 +73,7 @@ def test_a_brand_with_nothing_for_a_system_is_still_named_there(write: Write) ->
 
 def test_a_model_keeps_naming_a_package_that_was_left_out_so_that_it_does_not_get_all_others(write: Write) -> None:
     folder = write('packages = ["acme-deb", "pcscd"]', 'packages = ["acme-deb"]')
-    brand = brand_in(compiler.manifests(load_brands(folder), {}), brand_target("acme", "linux", "amd64"))
+    brand = brand_in(compiler.manifests(as_new(load_brands(folder), {})), brand_target("acme", "linux", "amd64"))
     facts = HostFacts(machine="m", root="/", system="linux", architecture="amd64", package_managers=("apt",))
 
     assert brand.model[0].packages == ("acme-deb",)
@@ -81,7 +81,7 @@ def test_a_model_keeps_naming_a_package_that_was_left_out_so_that_it_does_not_ge
 
 
 def test_sources_that_nothing_refers_to_any_more_are_dropped(write: Write) -> None:
-    made = compiler.manifests(load_brands(write()), {})
+    made = compiler.manifests(as_new(load_brands(write()), {}))
 
     assert set(brand_in(made, brand_target("acme", "linux", "amd64")).sources) == {"dump", "archive"}
     assert set(brand_in(made, brand_target("acme", "windows", "amd64")).sources) == {"dump"}
@@ -91,7 +91,7 @@ def test_all_brands_that_claim_an_id_are_in_its_manifest(write: Write) -> None:
     write()
     folder = write('brand = "acme"', 'brand = "rival"', 'manufacturer = "Acme"', 'manufacturer = "Rival"',
                    "0x0002", "0x0003", folder="rival")
-    made = compiler.manifests(load_brands(folder), {})
+    made = compiler.manifests(as_new(load_brands(folder), {}))
 
     shared = msgspec.json.decode(made[device_target(0x1234, 1, "linux", "arm64")], type=Manifest)
     assert [b.brand for b in shared.brands] == ["acme", "rival"]

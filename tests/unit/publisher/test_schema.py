@@ -10,7 +10,7 @@ from keyfit.publisher import schema
 from keyfit.publisher.brandfile import load_brands
 from keyfit.publisher.compile import manifests
 
-from .conftest import Write
+from .conftest import Write, as_new
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "schemas"
 
@@ -31,7 +31,7 @@ def test_the_schema_is_good_draft_2020_12_without_python_s_anchors(name: str) ->
 
 def test_what_is_compiled_fits_the_manifest_schema(write: Write) -> None:
     validator = Draft202012Validator(schema.manifest_schema())
-    made = manifests(load_brands(write()), {})
+    made = manifests(as_new(load_brands(write()), {}))
 
     assert made
     for target, data in made.items():

@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import click
-from msgspec import structs
 
 from keyfit.model.result import OperationResult
 from keyfit.publisher.cli import common
-from keyfit.publisher.output import done
-from keyfit.publisher.workplace import DIR, LOCK_WAIT_S, passphrase_option, repository, require, told
+from keyfit.publisher.workplace import DIR, passphrase_option, told, workplace
 
 
 @click.command
@@ -18,11 +16,14 @@ from keyfit.publisher.workplace import DIR, LOCK_WAIT_S, passphrase_option, repo
 def command(folder: Path, passphrase_file: Path | None) -> OperationResult:
     """Sign a new timestamp, and a new snapshot when half of its life is over. Run it every day.
 
+    A signing request that waits stays as it is.
+
     Example: keyfit-publish refresh /srv/keyfit
     """
-    from keyfit.privatefiles import FileLock
+    from keyfit.publisher.draft import Draft
 
-    require(folder)
-    with FileLock(folder / "keys" / "lock", LOCK_WAIT_S):
-        published = repository(folder, passphrase_file).refresh()
-    return done("refresh", structs.asdict(published), *told(published))
+    work = workplace(folder, passphrase_file)
+    with work.lock():
+        work.settle()
+        outcome = work.refresh(Draft(work.repository))
+    return told("refresh", outcome)

@@ -1,53 +1,86 @@
 """`keyfit-publish release`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
-from msgspec import structs
 
 from keyfit.model.result import Message, OperationResult
 from keyfit.publisher.cli import common
-from keyfit.publisher.output import done
 from keyfit.publisher.workplace import (
     DIR,
     EXISTING,
-    LOCK_WAIT_S,
     checked_brands,
     drivers_option,
     index,
     passphrase_option,
-    repository,
-    require,
+    replace_option,
     told,
+    workplace,
 )
 
 
 @click.command
 @click.argument("folder", metavar="DIR", type=DIR)
 @drivers_option
+@click.option("--brand", "names", multiple=True, metavar="BRAND", help="Only this brand has changed; repeatable.")
+@click.option("--share", type=click.FloatRange(0.01, 100), default=100.0, metavar="PERCENT",
+              help="Share of the machines that get newer versions of brands; see rollout.")
 @click.option("--hand-off", "hand_off", type=EXISTING, metavar="FILE",
               help="Certificate pages of your own, for brands that name none.")
+@replace_option
 @passphrase_option
 @common
-def command(folder: Path, drivers: Path, hand_off: Path | None, passphrase_file: Path | None) -> OperationResult:
-    """Check, compile, sign and publish the brand data.
+def command(folder: Path, drivers: Path, names: tuple[str, ...], share: float, hand_off: Path | None, replace: bool,
+            passphrase_file: Path | None) -> OperationResult:
+    """Check and compile the brand data, sign with the keys that are here, and publish - or leave a signing request.
 
     Example: keyfit-publish release /srv/keyfit --drivers drivers
     """
-    from keyfit.privatefiles import FileLock
-    from keyfit.publisher.compile import manifests
-    from keyfit.publisher.handoff import merge_hand_offs
-    from keyfit.publisher.sequences import check_sequences, write_sequences
+    from keyfit.publisher import changes
+    from keyfit.publisher.compile import with_files
 
-    require(folder)
-    brands, problems = checked_brands(drivers)
+    work = workplace(folder, passphrase_file)
+    brands, problems = checked_brands(drivers) if not names else _some(drivers, names)
     warnings = [Message(level="warning", code="lint", text=str(p)) for p in problems]
     if hand_off is not None:
-        brands, kept = merge_hand_offs(brands, hand_off)
-        warnings += [Message(level="warning", code="hand-off-kept", text=f"{name} names a certificate page itself; the"
-                             f" one from {hand_off.name} is not used.") for name in kept]
-    with FileLock(folder / "keys" / "lock", LOCK_WAIT_S):
-        check_sequences(folder, brands)
-        published = repository(folder, passphrase_file).release(manifests(brands, index(folder).read()))
-        write_sequences(folder, brands)
-    return done("release", structs.asdict(published), *told(published), warnings=tuple(warnings))
+        brands, more = _with_pages(brands, hand_off, partial=bool(names))
+        warnings += more
+    with work.lock():
+        draft = work.begin(replace=replace)
+        texts = changes.release(work, draft, with_files(brands, index(folder).read()), whole=not names,
+                                share=round(share * 100))
+        warnings += [Message(level="warning", code="sequence-unchanged", text=text) for text in texts]
+        said = [f"brands: {', '.join(b.brand for b in brands)}", f"{draft.changed_targets} manifests change"]
+        outcome = work.finish(draft, changes.summary_of(draft, said))
+    return told("release", outcome, warnings=tuple(warnings))
+
+
+def _some(drivers: Path, names: tuple[str, ...]) -> tuple[Any, Any]:
+    """(brands, warnings) of single brands, without reading the others.
+
+    Raises:
+        DataError: a brand is not there, or unsound.
+    """
+    from keyfit.errors import DataError
+    from keyfit.publisher.brandfile import load_brands
+    from keyfit.publisher.lint import lint
+
+    missing = [name for name in names if not (drivers / name / "driver.toml").is_file()]
+    if missing:
+        raise DataError("no-such-brand", f"expected these brands in {drivers}, they are not there", tuple(missing))
+    brands = load_brands(drivers, names)
+    problems = lint(brands, drivers)
+    errors = tuple(str(p) for p in problems if p.level == "error")
+    if errors:
+        raise DataError("lint-failed", f"expected sound brand data, found {len(errors)} faults", errors,
+                        hint="Correct the lines named above.")
+    return brands, problems
+
+
+def _with_pages(brands: Any, hand_off: Path, *, partial: bool) -> tuple[Any, list[Message]]:
+    from keyfit.publisher.handoff import merge_hand_offs
+
+    brands, kept = merge_hand_offs(brands, hand_off, partial=partial)
+    return brands, [Message(level="warning", code="hand-off-kept", text=f"{name} names a certificate page itself; the one"
+                            f" from {hand_off.name} is not used.") for name in kept]
