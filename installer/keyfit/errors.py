@@ -5,6 +5,7 @@ identifier (never translated), `message` says what was expected and what came, `
 Things that are no failures (nothing to do, restart required) are outcomes, not errors.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -95,6 +96,15 @@ class TrustError(KeyfitError):
     """The publisher can act: a signature, hash, expiry or rollback check failed."""
 
     outcome = Outcome.TRUST
+
+
+class WithdrawnError(TrustError):
+    """The publisher has withdrawn it. `reason` is the publisher's own text by language, shown after the message in the
+    reader's."""
+
+    def __init__(self, code: str, message: str, reason: Mapping[str, str], *, hint: str = "") -> None:
+        super().__init__(code, message, hint=hint)
+        self.reason = dict(reason)
 
 
 class DataError(KeyfitError):

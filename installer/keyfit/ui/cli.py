@@ -82,7 +82,7 @@ def run(arguments: list[str], options: Options, compose: Compose) -> int:
         code = cli.main(arguments, prog_name="keyfit", standalone_mode=False, obj=session)
         return code if isinstance(code, int) else 0
     except KeyfitError as error:
-        return emit(failure(command, error), options)
+        return emit(failure(command, error, options.lang), options)
     except click.exceptions.Abort:
         return emit(_ended(command, Outcome.CANCELLED, "cancelled", "Cancelled; nothing was changed."), options)
     except KeyboardInterrupt:

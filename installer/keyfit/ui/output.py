@@ -7,9 +7,12 @@ from typing import Any
 import click
 import msgspec
 
-from keyfit.errors import EXIT_CODES, DataError, KeyfitError, Outcome
+from keyfit.errors import EXIT_CODES, DataError, KeyfitError, Outcome, WithdrawnError
 from keyfit.model.result import Message, OperationResult
 from keyfit.ui.options import Options
+
+MAX_REASON = 400
+"""As long as a text of brand data may be (`model.catalog.Text`)."""
 
 
 def exit_code(outcome: Outcome) -> int:
@@ -48,12 +51,21 @@ def envelope(result: OperationResult) -> dict[str, Any]:
     }
 
 
-def failure(command: str, error: KeyfitError) -> OperationResult:
-    """An error as a result."""
-    lines = [Message(level="error", code=error.code, text=error.message, hint=error.hint)]
+def failure(command: str, error: KeyfitError, language: str = "en") -> OperationResult:
+    """An error as a result; what a publisher wrote in several languages is shown in `language`."""
+    text = error.message + (_reason(error, language) if isinstance(error, WithdrawnError) else "")
+    lines = [Message(level="error", code=error.code, text=text, hint=error.hint)]
     if isinstance(error, DataError):
         lines += [Message(level="error", code="problem", text=problem) for problem in error.problems]
     return OperationResult(command=command, outcome=error.outcome, messages=tuple(lines))
+
+
+def _reason(error: WithdrawnError, language: str) -> str:
+    from keyfit.core.plan import text_in  # here, because few runs end this way
+    from keyfit.core.text import clean
+
+    reason = clean(text_in(error.reason, language), MAX_REASON)
+    return f" {reason}" if reason else ""
 
 
 def _print_message(message: Message) -> None:
