@@ -7,9 +7,11 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from keyfit.model.catalog import Manifest, Payload
+from keyfit.errors import KeyfitError
+from keyfit.model.catalog import Brand, Manifest, Payload
 from keyfit.model.certificate import ModuleReport, Reader
 from keyfit.model.host import HostFacts
+from keyfit.model.result import Message
 from keyfit.model.usb import UsbDevice
 
 
@@ -20,6 +22,27 @@ class Completed(Struct, frozen=True, kw_only=True):
     returncode: int
     stdout: str
     stderr: str
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """A brand of a verified manifest, and the error that says why this version of it may not be used."""
+
+    brand: Brand
+    error: KeyfitError
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """A verified manifest, parted into what may be used and what may not.
+
+    Attributes:
+        manifest: without the refused brands and staged versions.
+        refused: to be told only if that brand would be chosen: the others stay usable.
+        lifted: brands that are in `manifest` only because the administrator's policy names exactly this version.
+    """
+
+    manifest: Manifest
+    refused: tuple[Refusal, ...] = ()
+    lifted: tuple[Refusal, ...] = ()
 
 
 class UsbBus(Protocol):
@@ -109,7 +132,14 @@ class TokenReader(Protocol):
 
 
 class Repository(Protocol):
-    """Signed data. Nothing comes out of it that was not verified."""
+    """Signed data. Nothing comes out of it that was not verified.
+
+    Attributes:
+        offline: True if it is an offline kit, so that no network is counted on.
+    """
+
+    @property
+    def offline(self) -> bool: ...  # noqa: D102 - above
 
     def refresh(self) -> None:
         """Bring the metadata up to date (strict workflow).
@@ -120,7 +150,21 @@ class Repository(Protocol):
         """
 
     def manifest(self, target: str) -> Manifest | None:
-        """The verified manifest at a target path, or None if the repository has no such target."""
+        """The verified manifest at a target path, or None if the repository has no such target.
+
+        Raises:
+            NetworkError, TrustError: also if none of its brands may be used.
+        """
+
+    def offer(self, target: str) -> Offer | None:
+        """The verified manifest with what may not be used beside it, or None if the repository has no such target.
+
+        Raises:
+            NetworkError, TrustError.
+        """
+
+    def notes(self) -> tuple[Message, ...]:
+        """What the user should know about where the data came from."""
 
     def payload(self, payload: Payload, progress: "Progress | None" = None) -> Path:
         """Fetch and verify a payload; the returned file has exactly the signed hash and length.

@@ -12,10 +12,12 @@ import msgspec
 from keyfit.app.context import Context
 from keyfit.engine.journal import Journal
 from keyfit.errors import HostError, NetworkError, TrustError
-from keyfit.model.catalog import Brand, Catalog, Manifest, Payload, brand_target, device_target
+from keyfit.model.catalog import Brand, Catalog, Manifest, Payload, Staged, brand_target, device_target
 from keyfit.model.certificate import ModuleReport, Reader
+from keyfit.model.policy import Policy
+from keyfit.model.result import Message
 from keyfit.model.usb import UsbDevice
-from keyfit.ports import Progress
+from keyfit.ports import Offer, Progress, Refusal
 
 
 class SimClock:
@@ -74,7 +76,14 @@ class SimTokens:
 
 
 class SimRepository:
-    """Signed data without the signatures: manifests by target, payload bytes by hash."""
+    """Signed data without the signatures: manifests by target, payload bytes by hash.
+
+    Attributes:
+        staged: versions for a share of the machines.
+        withdrawn: (brand, sequence) -> the error for it; it is refused unless it is in `lifted`.
+        offline: it is a kit.
+        said: what it has to say about itself.
+    """
 
     def __init__(self, folder: Path, brands: list[Brand], payloads: dict[str, bytes]) -> None:
         self.brands = brands
@@ -83,6 +92,11 @@ class SimRepository:
         self.refreshed = 0
         self.down = False
         self.distrust = False
+        self.staged: list[Staged] = []
+        self.withdrawn: dict[tuple[str, int], TrustError] = {}
+        self.lifted: set[tuple[str, int]] = set()
+        self.offline = False
+        self.said: tuple[Message, ...] = ()
 
     def refresh(self) -> None:
         self.refreshed += 1
@@ -92,16 +106,27 @@ class SimRepository:
             raise TrustError("metadata-signature", "signed by nobody", hint="tell the publisher")
 
     def manifest(self, target: str) -> Manifest | None:
-        found = []
-        for brand in self.brands:
-            if target == brand_target(brand.brand, "linux", "amd64"):
-                found.append(brand)
-            for model in brand.model:
-                ids = {(m.id_vendor, m.id_product) for m in model.match if m.id_vendor and m.id_product is not None}
-                if any(target == device_target(v or 0, p or 0, "linux", "amd64") for v, p in ids):
-                    found.append(brand)
-        unique = tuple({b.brand: b for b in found}.values())
-        return Manifest(keyfit=1, path=target, system="linux", architecture="amd64", brands=unique) if unique else None
+        offer = self.offer(target)
+        if offer is not None and offer.refused and not offer.manifest.brands:
+            raise offer.refused[0].error
+        return offer.manifest if offer is not None else None
+
+    def offer(self, target: str) -> Offer | None:
+        brands = [b for b in self.brands if _is_at(b, target)]
+        staged = [s for s in self.staged if _is_at(s.brand, target)]
+        if not brands and not staged:
+            return None
+        errors = {(b.brand, b.sequence): Refusal(brand=b, error=self.withdrawn[b.brand, b.sequence])
+                  for b in (*brands, *(s.brand for s in staged)) if (b.brand, b.sequence) in self.withdrawn}
+        bad = set(errors) - self.lifted
+        manifest = Manifest(keyfit=1, path=target, system="linux", architecture="amd64",
+                            brands=tuple({b.brand: b for b in brands if (b.brand, b.sequence) not in bad}.values()),
+                            staged=tuple(s for s in staged if (s.brand.brand, s.brand.sequence) not in bad))
+        return Offer(manifest=manifest, refused=tuple(errors[key] for key in errors if key in bad),
+                     lifted=tuple(errors[key] for key in errors if key not in bad))
+
+    def notes(self) -> tuple[Message, ...]:
+        return self.said
 
     def payload(self, payload: Payload, progress: Progress | None = None) -> Path:
         if payload.sha256 not in self.payloads:
@@ -111,6 +136,13 @@ class SimRepository:
         if progress is not None:
             progress(payload.length_bytes, payload.length_bytes)
         return path
+
+
+def _is_at(brand: Brand, target: str) -> bool:
+    ids = {(m.id_vendor, m.id_product) for model in brand.model for m in model.match
+           if m.id_vendor and m.id_product is not None}
+    return target == brand_target(brand.brand, "linux", "amd64") or any(
+        target == device_target(v or 0, p or 0, "linux", "amd64") for v, p in ids)
 
 
 class SimReporter:
@@ -153,6 +185,7 @@ class World:
         self.reporter = SimReporter()
         self.opened: list[str] = []
         self.journal = Journal(folder / "state")
+        self.policy = Policy()
 
     def context(self) -> Context:
         """A fresh context, as every command gets one."""
@@ -160,7 +193,8 @@ class World:
         return Context(
             bus=self.bus, host=self.host, open_tokens=lambda: self.tokens, load_catalog=lambda: catalog,
             open_repository=lambda: self.repository, open_journal=lambda: self.journal,
-            open_page=self._open, clock=self.clock, reporter=self.reporter)  # type: ignore[arg-type]
+            open_page=self._open, clock=self.clock, reporter=self.reporter,  # type: ignore[arg-type]
+            load_policy=lambda: self.policy)
 
     def _open(self, page: str) -> bool:
         self.opened.append(page)

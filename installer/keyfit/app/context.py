@@ -1,12 +1,14 @@
 """What every use case is given: the ports, made by the composition root, the slow ones only when first used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from keyfit.core.match import MatchIndex
+from keyfit.errors import HostError
 from keyfit.model.catalog import Catalog
 from keyfit.model.host import HostFacts
+from keyfit.model.policy import Policy
 from keyfit.ports import Clock, Host, Reporter, Repository, TokenReader, UsbBus
 
 if TYPE_CHECKING:
@@ -21,11 +23,13 @@ class Context:
         open_repository: makes the repository; called once, when a use case first needs signed data.
         open_journal: makes the journal; called once, when a use case first needs the record.
         open_page: opens a page in the user's browser; False if there is no graphical session.
+        load_policy: reads the administrator's policy; called once, when a use case first needs it.
     """
 
     def __init__(self, *, bus: UsbBus, host: Host, open_tokens: Callable[[], TokenReader], load_catalog: Callable[[], Catalog],
                  open_repository: Callable[[], Repository], open_journal: Callable[[], "Journal"],
-                 open_page: Callable[[str], bool], clock: Clock, reporter: Reporter) -> None:
+                 open_page: Callable[[str], bool], clock: Clock, reporter: Reporter,
+                 load_policy: Callable[[], Policy] = Policy) -> None:
         self.bus = bus
         self.host = host
         self.clock = clock
@@ -35,6 +39,7 @@ class Context:
         self._open_tokens = open_tokens
         self._open_repository = open_repository
         self._open_journal = open_journal
+        self._load_policy = load_policy
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -68,3 +73,30 @@ class Context:
     def journal(self) -> "Journal":
         """The record of what was done."""
         return self._open_journal()
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What the administrator has decided.
+
+        Raises:
+            PolicyError: the policy is not understood, or is not the administrator's.
+        """
+        return self._load_policy()
+
+    @cached_property
+    def installed(self) -> Mapping[str, int]:
+        """Brand -> sequence of the signed data that is installed, by the record.
+
+        An ordinary user may not read the record of a running system. Then nothing is known of it: the plan that is shown
+        may be of another version than the one that is carried out with rights, where it is looked at again.
+        """
+        try:
+            plans = [record.plan for record in self.journal.records()]
+        except HostError:
+            if self.facts.elevated:
+                raise
+            plans = []
+        newest: dict[str, int] = {}
+        for plan in plans:
+            newest[plan.brand] = max(plan.sequence, newest.get(plan.brand, 0))
+        return newest

@@ -22,7 +22,7 @@ from keyfit.errors import (
     UnsupportedError,
     UserError,
 )
-from keyfit.model.plan import Blocked, Plan, Wait
+from keyfit.model.plan import Blocked, Part, Plan, Wait
 from keyfit.model.result import Message, OperationResult, Verdict
 
 MAX_PLAN_BYTES = 1_000_000
@@ -38,16 +38,19 @@ BLOCK_ERRORS: dict[str, type[KeyfitError]] = {
 }
 
 
-def plan(context: Context, name: str | None) -> OperationResult:
+def plan(context: Context, name: str | None, *, part: Part = "all") -> OperationResult:
     """The `plan` command: what `install` would do."""
-    made = make_plan(context, select(context, name, unattended=True) if name else select(context, None))
+    selection = select(context, name, unattended=name is not None)
+    made = make_plan(context, selection, part)
     return OperationResult(command="plan", outcome=Outcome.DONE, data={"plan": as_data(made)},
-                           messages=_about(context, made))
+                           messages=_about(context, selection, made))
 
 
 def install(context: Context, name: str | None, *, silent: bool = False, dry_run: bool = False,
-            hand_off: bool = True, language: str = "en") -> OperationResult:
+            hand_off: bool = True, language: str = "en", part: Part = "all") -> OperationResult:
     """The `install` command: detect, plan, ask once, change, verify, hand off.
+
+    With the part "system" there is nothing to verify yet.
 
     Raises:
         KeyfitError: nothing was changed, or what was changed has been taken back.
@@ -58,11 +61,11 @@ def install(context: Context, name: str | None, *, silent: bool = False, dry_run
     if not dry_run:
         _recover_first(context)
     selection = select(context, name, unattended=silent)
-    made = make_plan(context, selection)
+    made = make_plan(context, selection, part)
     _refuse_blocked(made.blocked)
     if dry_run:
         return OperationResult(command="install", outcome=Outcome.DONE, data={"plan": as_data(made), "dry_run": True},
-                               messages=_about(context, made))
+                               messages=_about(context, selection, made))
     return _perform(context, selection, made, command="install", silent=silent,
                     hand_off=hand_off and not silent, language=language)
 
@@ -84,7 +87,7 @@ def apply(context: Context, saved: Path, *, silent: bool = False, hand_off: bool
         raise PolicyError("plan-of-another-machine", "This plan was made on another machine or for another tree.",
                           hint=f"Make a plan here: keyfit plan {wanted.brand} --out FILE")
     selection = select(context, wanted.brand, unattended=not wanted.device)
-    made = make_plan(context, selection)
+    made = make_plan(context, selection, wanted.part)
     if made.id != wanted.id:
         raise PolicyError("plan-outdated", f"This plan no longer fits: {_difference(wanted, made)}.",
                           hint=f"Look at the new one: keyfit plan {wanted.brand}")
@@ -117,11 +120,11 @@ def load_plan(path: Path) -> Plan:
     return saved
 
 
-def make_plan(context: Context, selection: Selection) -> Plan:
+def make_plan(context: Context, selection: Selection, part: Part = "all") -> Plan:
     """The plan for a selection on this machine as it is now."""
     installed = context.host.package_versions()
     wanted = draft(selection.brand, selection.model, selection.device, context.facts, target=selection.target,
-                   installed=installed)
+                   installed=installed, part=part, offline=context.repository.offline, notes=selection.notes)
     satisfied = {s.id for s in wanted.steps if steps.detect(s.change, context.host).satisfied}
     return finish(wanted, satisfied)
 
@@ -136,7 +139,7 @@ def as_data(made: Plan) -> dict[str, Any]:
 
 def _perform(context: Context, selection: Selection, made: Plan, *, command: str, silent: bool, hand_off: bool,
              language: str) -> OperationResult:
-    messages: list[Message] = []
+    messages = [*selection.messages, *context.repository.notes()]
     if made.steps:
         if any(s.elevated for s in made.steps) and not context.facts.elevated:
             raise ElevationError("not-elevated", "Installing a driver changes the system and needs administrator"
@@ -147,8 +150,14 @@ def _perform(context: Context, selection: Selection, made: Plan, *, command: str
     else:
         if context.facts.elevated and not context.journal.records(made.brand):
             _carry_out(context, selection, made, silent=silent)  # on record, so that taking another brand back spares it
-        messages.append(Message(level="info", code="nothing-to-do",
-                                text=f"Everything that {brand_label(selection.brand)} needs is already in place."))
+        what = " of the system" if made.part == "system" else ""
+        messages.append(Message(level="info", code="nothing-to-do", text=f"Everything that {brand_label(selection.brand)}"
+                                f" needs{what} is already in place."))
+    if made.part == "system":
+        messages.append(Message(level="info", code="system-prepared", text="The system is ready for the driver.",
+                                hint=f"sudo keyfit install {made.brand} --part driver"))
+        return OperationResult(command=command, outcome=Outcome.DONE, messages=tuple(messages),
+                               data={"plan": as_data(made), "verdict": None})
     verdict = _verify(context, selection, made, silent=silent)
     data: dict[str, Any] = {"plan": as_data(made), "verdict": verification.as_data(verdict) if verdict else None}
     outcome = _judge(context, made, verdict, messages)
@@ -260,8 +269,9 @@ def _recover_first(context: Context) -> None:
         transaction.recover(host=context.host, journal=context.journal, reporter=context.reporter)
 
 
-def _about(context: Context, made: Plan) -> tuple[Message, ...]:
-    messages = [Message(level="warning", code=b.code, text=b.text, hint=b.hint) for b in made.blocked]
+def _about(context: Context, selection: Selection, made: Plan) -> tuple[Message, ...]:
+    messages = [*selection.messages, *context.repository.notes()]
+    messages += [Message(level="warning", code=b.code, text=b.text, hint=b.hint) for b in made.blocked]
     if not made.steps and not made.blocked:
         messages.append(Message(level="info", code="nothing-to-do", text="Nothing has to be changed."))
     return tuple(messages)

@@ -7,20 +7,64 @@ from msgspec import Struct
 
 from keyfit.app.context import Context
 from keyfit.core.match import Decision, decide
-from keyfit.errors import NoTokenError, Outcome, PolicyError, UserError
+from keyfit.core.rollout import effective
+from keyfit.errors import KeyfitError, NoTokenError, Outcome, PolicyError, TrustError, UserError
 from keyfit.model.catalog import Brand, Model, brand_target, device_target
+from keyfit.model.result import Message
 from keyfit.model.usb import CLASS_SMART_CARD, UsbDevice
 
 BRAND_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}\Z")
 
 
 class Selection(Struct, frozen=True, kw_only=True):
-    """What a plan is made for. `device` is None if the brand was asked for by name and is not plugged in."""
+    """What a plan is made for.
+
+    Attributes:
+        device: None if the brand was asked for by name and is not plugged in.
+        notes: for the plan: what is worth knowing and is the same every time it is made.
+        messages: for the result.
+    """
 
     brand: Brand
     model: Model | None
     device: UsbDevice | None
     target: str
+    notes: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
+
+
+class Choices(Struct, frozen=True, kw_only=True):
+    """The brands of a manifest for this machine.
+
+    Attributes:
+        brands: each in the version that this machine is to have; those that may not be used are among them, so that they
+            can be told as such if they would be chosen.
+        refused: brand -> why it may not be used.
+        lifted: brand -> why it might not be used, had the administrator's policy not named this version.
+        staged: brands of which this machine gets a version that others do not get yet.
+    """
+
+    brands: tuple[Brand, ...]
+    refused: dict[str, KeyfitError]
+    lifted: dict[str, KeyfitError]
+    staged: frozenset[str]
+
+
+def choices(context: Context, target: str) -> Choices | None:
+    """What the signed repository offers this machine at a target path; None if it has no such target.
+
+    Raises:
+        NetworkError, TrustError: from the repository.
+    """
+    offer = context.repository.offer(target)
+    if offer is None:
+        return None
+    made = effective(offer.manifest, context.facts.machine, context.installed)
+    usable = {b.brand: b for b in made.brands}
+    refused = {r.brand.brand: r for r in reversed(offer.refused) if r.brand.brand not in usable}
+    lifted = {r.brand.brand: r.error for r in offer.lifted if usable.get(r.brand.brand) == r.brand}
+    return Choices(brands=(*usable.values(), *(r.brand for r in refused.values())), lifted=lifted, staged=made.staged,
+                   refused={name: r.error for name, r in refused.items()})
 
 
 def tokens(context: Context) -> list[Decision]:
@@ -39,7 +83,8 @@ def select(context: Context, name: str | None, *, unattended: bool = False) -> S
         NoTokenError: nothing is plugged in, nothing is known for it, or it is of another brand than asked for.
         UserError: several tokens are plugged in, or no such brand.
         PolicyError: two brands claim the device and nothing tells them apart.
-        NetworkError, TrustError: from the repository.
+        NetworkError, TrustError: from the repository; or this version of the brand was withdrawn, is too old, or is
+            older than the one that is installed.
     """
     plugged = tokens(context)
     if name is not None:
@@ -76,16 +121,16 @@ def _only_one(plugged: list[Decision]) -> UsbDevice:
 def _by_device(context: Context, device: UsbDevice) -> Selection:
     facts = context.facts
     target = device_target(device.id_vendor, device.id_product, facts.system, facts.architecture)
-    manifest = context.repository.manifest(target)
-    if manifest is None:
+    offered = choices(context, target)
+    if offered is None:
         hint = "Ask the bank which brand it is and run `keyfit install BRAND`."
         if device.has_class(CLASS_SMART_CARD):
             hint = "It may work with the general smart-card driver: `keyfit install` with the name of that driver " \
                    "(see `keyfit devices --explain`)."
         raise NoTokenError("unknown-token", f"No driver is known for {describe(device)}.", hint=hint)
-    decision = decide(device, manifest.brands)
+    decision = decide(device, offered.brands)
     if decision.tied:
-        decision = decide(device, manifest.brands, atr=_atr(context, device))
+        decision = decide(device, offered.brands, atr=_atr(context, device))
     if decision.tied:
         raise PolicyError(
             "two-brands", f"{describe(device)} may be of either brand: {' or '.join(decision.tied)}.",
@@ -95,7 +140,7 @@ def _by_device(context: Context, device: UsbDevice) -> Selection:
         reasons = "; ".join(f"{c.brand.brand}: {c.reason}" for c in decision.candidates)
         raise NoTokenError("unknown-token", f"{describe(device)} fits none of the brands that use these ids. {reasons}",
                            hint="Ask the bank which brand it is and run `keyfit install BRAND`.")
-    return Selection(brand=decision.chosen.brand, model=decision.chosen.model, device=device, target=target)
+    return _selected(context, offered, decision.chosen.brand, decision.chosen.model, device, target)
 
 
 def _by_name(context: Context, name: str, plugged: list[Decision], *, unattended: bool) -> Selection:
@@ -107,21 +152,47 @@ def _by_name(context: Context, name: str, plugged: list[Decision], *, unattended
     if own:
         device = own[0].device
         target = device_target(device.id_vendor, device.id_product, facts.system, facts.architecture)
-        manifest = context.repository.manifest(target)
-        brand = next((b for b in manifest.brands if b.brand == name), None) if manifest else None
-        if brand is not None:
+        offered = choices(context, target)
+        brand = next((b for b in offered.brands if b.brand == name), None) if offered else None
+        if offered is not None and brand is not None:
             chosen = decide(device, [brand]).chosen
-            return Selection(brand=brand, model=chosen.model if chosen else None, device=device, target=target)
+            return _selected(context, offered, brand, chosen.model if chosen else None, device, target)
     target = brand_target(name, facts.system, facts.architecture)
-    manifest = context.repository.manifest(target)
-    if manifest is None or not manifest.brands:
+    offered = choices(context, target)
+    if offered is None or not offered.brands:
         raise NoTokenError("no-driver", f"The repository has nothing for {name} on {facts.system}"
                            f" {facts.architecture}.",
                            hint="Ask the publisher of the repository, or use another one with --repository.")
-    brand = manifest.brands[0]
+    brand = offered.brands[0]
     model = decide(own[0].device, [brand]).chosen if own else None
-    return Selection(brand=brand, model=model.model if model else None, device=own[0].device if own else None,
-                     target=target)
+    return _selected(context, offered, brand, model.model if model else None, own[0].device if own else None, target)
+
+
+def _selected(context: Context, offered: Choices, brand: Brand, model: Model | None, device: UsbDevice | None,
+              target: str) -> Selection:
+    """The selection, if this version of the brand may be used here (security A5)."""
+    if brand.brand in offered.refused:
+        raise offered.refused[brand.brand]
+    lifted = [offered.lifted[brand.brand]] if brand.brand in offered.lifted else []
+    older = _older_than_installed(context, brand)
+    if older is not None:
+        if not context.policy.allows(brand.brand, brand.sequence):
+            raise older
+        lifted.append(older)
+    notes = (f"number {brand.sequence} of {brand.brand} is handed out in stages, and this machine is among those that get"
+             " it already",) if brand.brand in offered.staged else ()
+    messages = tuple(Message(level="warning", code="allowed-by-policy", text=f"{error.message} It is used because the"
+                             " administrator's policy names exactly this version.") for error in lifted)
+    return Selection(brand=brand, model=model, device=device, target=target, notes=notes, messages=messages)
+
+
+def _older_than_installed(context: Context, brand: Brand) -> TrustError | None:
+    installed = context.installed.get(brand.brand, 0)
+    if brand.sequence >= installed:
+        return None
+    return TrustError("older-than-installed", f"Number {installed} of {brand.brand} is installed here, the signed data"
+                      f" offers {brand.sequence}.", hint="Wait for a newer one. To go back all the same, an administrator"
+                      f" can name exactly this version in the policy: allow = [\"{brand.brand}={brand.sequence}\"].")
 
 
 def _check_known(context: Context, name: str) -> None:
@@ -130,7 +201,7 @@ def _check_known(context: Context, name: str) -> None:
         return
     if BRAND_NAME.match(name):
         facts = context.facts
-        if context.repository.manifest(brand_target(name, facts.system, facts.architecture)) is not None:
+        if context.repository.offer(brand_target(name, facts.system, facts.architecture)) is not None:
             return
     raise unknown_brand(name, known)
 

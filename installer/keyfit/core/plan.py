@@ -37,6 +37,7 @@ from keyfit.model.plan import (
     NssModule,
     P11KitModule,
     PackageFile,
+    Part,
     Plan,
     ServiceState,
     Step,
@@ -77,24 +78,33 @@ class Draft(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     modules: tuple[ModuleUse, ...]
     needs: tuple[str, ...]
+    part: Part
 
 
 def draft(brand: Brand, model: Model | None, device: UsbDevice | None, facts: HostFacts, *, target: str,
-          installed: Collection[str]) -> Draft:
-    """List the steps. `installed` holds the names of the packages on the machine, for conflicts.
+          installed: Collection[str], part: Part = "all", offline: bool = False, notes: Iterable[str] = ()) -> Draft:
+    """List the steps.
 
     Texts are English, whatever the reader's language, so that the same plan has the same id for everyone.
+
+    Args:
+        installed: names of the packages on the machine, for conflicts.
+        part: "system" for what prepares the system: its own driver packages (pcscd and the like), patches and services.
+            "driver" for the brand's own: every other package, and making its modules known. Each step is in exactly one.
+        offline: no network is counted on (see `choose_packages`).
+        notes: to be told with the plan.
     """
-    chosen, notes, blocked = choose_packages(brand, model, facts)
+    chosen, left_out, blocked = choose_packages(brand, model, facts, installed if offline else None)
+    notes = [*notes, *left_out]
     modules = [m for m in brand.module if fits(m.on, facts)]
-    steps = [*_package_steps(brand, chosen, facts)]
-    for patch in brand.patch:
+    steps = [*_package_steps(brand, [p for p in chosen if part in ("all", _part_of(p))], facts)]
+    for patch in brand.patch if part != "driver" else ():
         if fits(patch.on, facts) and (model is None or not model.patches or patch.id in model.patches):
             if isinstance(patch, Service) and not facts.running_services:
                 notes.append(f"{patch.unit}: no services run in this tree")
             else:
                 steps.append(_patch_step(brand, patch))
-    for module in modules:
+    for module in modules if part != "system" else ():
         steps += _register_steps(module, facts)
     blocked += [
         Blocked(code="conflict", text=f"{c.package} is installed: {text_in(c.reason, 'en')}",
@@ -105,8 +115,12 @@ def draft(brand: Brand, model: Model | None, device: UsbDevice | None, facts: Ho
         brand=brand, model=model, device=device, facts=facts, target=target, steps=tuple(steps),
         blocked=tuple(blocked), notes=tuple(notes),
         modules=tuple(ModuleUse(name=m.name, path=m.path) for m in modules),
-        needs=tuple(sorted({key for step in steps for key in identities(step.change)})),
+        needs=tuple(sorted({key for step in steps for key in identities(step.change)})), part=part,
     )
+
+
+def _part_of(package: Package) -> Part:
+    return "system" if package.kind == "distribution" and package.component == "driver" else "driver"
 
 
 def finish(plan_draft: Draft, satisfied: Collection[str]) -> Plan:
@@ -132,6 +146,7 @@ def finish(plan_draft: Draft, satisfied: Collection[str]) -> Plan:
         needs=plan_draft.needs,
         modules=plan_draft.modules,
         handoff=brand.hand_off,
+        part=plan_draft.part,
     )
     return msgspec.structs.replace(plan, id=plan_id(plan))
 
@@ -183,9 +198,14 @@ def needed_packages(brand: Brand, model: Model | None, facts: HostFacts, *, inst
         and (model is None or not model.packages or p.id in model.packages)))
 
 
-def choose_packages(brand: Brand, model: Model | None,
-                    facts: HostFacts) -> tuple[list[Package], list[str], list[Blocked]]:
-    """The first fitting package of each (component, name), what is left out and why, and what blocks the plan."""
+def choose_packages(brand: Brand, model: Model | None, facts: HostFacts,
+                    offline_with: Collection[str] | None = None) -> tuple[list[Package], list[str], list[Blocked]]:
+    """The first fitting package of each (component, name), what is left out and why, and what blocks the plan.
+
+    Args:
+        offline_with: names of the packages that are installed, if there is no network: then a file of ours goes before
+            the system's own archives, unless the package is there already, wherever it came from.
+    """
     wanted = [p for p in brand.package if model is None or not model.packages or p.id in model.packages]
     groups: dict[tuple[str, str], list[Package]] = {}
     for package in wanted:
@@ -193,6 +213,8 @@ def choose_packages(brand: Brand, model: Model | None,
             groups.setdefault((package.component, package.name), []).append(package)
     chosen, notes, blocked = [], [], []
     for (_, name), packages in groups.items():
+        if offline_with is not None and name not in offline_with:
+            packages.sort(key=lambda p: p.kind == "distribution")
         usable = next((p for p in packages if _usable(p, facts)), None)
         if usable is not None:
             chosen.append(usable)
@@ -313,6 +335,8 @@ def _register_steps(module: Pkcs11Module, facts: HostFacts) -> Iterable[Step]:
 
 
 def _waits(plan_draft: Draft, steps: tuple[Step, ...]) -> tuple[Wait, ...]:
+    if plan_draft.part == "system":
+        return ()  # the token's turn comes with the driver
     waits = []
     if steps and plan_draft.brand.insert_order == "unplug-before-install":
         if plan_draft.device is not None:

@@ -153,6 +153,10 @@ class ModuleUse(Struct, frozen=True, kw_only=True):
     path: str
 
 
+Part = Literal["all", "system", "driver"]
+"""What a plan is limited to: what prepares the system, what is the brand's own, or both (see `core.plan.draft`)."""
+
+
 class Plan(Struct, frozen=True, kw_only=True):
     """The whole plan. `id` is the SHA-256 of all the other fields (see `core.plan.plan_id`).
 
@@ -183,3 +187,4 @@ class Plan(Struct, frozen=True, kw_only=True):
     needs: tuple[str, ...]
     modules: tuple[ModuleUse, ...]
     handoff: HandOff | None
+    part: Part = "all"

@@ -3,44 +3,56 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote
 
-from keyfit.errors import KeyfitError, NetworkError, TrustError, UserError
-from keyfit.model.catalog import Manifest, Payload
-from keyfit.ports import Clock, Progress
+import msgspec
+
+from keyfit.errors import KeyfitError, NetworkError, NoTokenError, TrustError, UserError
+from keyfit.model.catalog import Brand, Manifest, Payload, Staged, brand_target, grant_target
+from keyfit.model.policy import Policy
+from keyfit.model.result import Message
+from keyfit.ports import Clock, Offer, Progress, Refusal
 from keyfit.privatefiles import FileLock, private_directory
+from keyfit.trust import grants
 from keyfit.trust.addresses import check_repository, host_of
-from keyfit.trust.floors import Floors
+from keyfit.trust.floors import Floors, clock_behind, files_of
 from keyfit.trust.limits import MANIFEST_BYTES, Limits
-from keyfit.trust.manifests import TARGET_NAME, decode_manifest
+from keyfit.trust.manifests import TARGET_NAME, brand_of, decode_grant, decode_manifest, device_of
 from keyfit.trust.transport import Transport
 
 if TYPE_CHECKING:
     from keyfit.trust.metadata import CheckedAddress
 
 T = TypeVar("T")
+_BAD_DATA = (NetworkError, TrustError)
 
 
 class TufRepository:
     """Signed data from the first of several addresses that has it and passes every check.
 
     All addresses carry the same repository; they are told apart only by whether they answer. The metadata directory
-    holds `lock`, `floors.json` and, under `tuf/`, what python-tuf keeps; it has to be as private as what is installed
-    from it (security D6).
+    holds `lock`, `floors.json` and, under `tuf/` (of an offline kit `media/`), what python-tuf keeps; it has to be as
+    private as what is installed from it (security D6).
 
     Args:
         urls: of folders with `metadata/`, `targets/` and `payloads/` in them; in the order in which they are tried.
-        trusted_root: the root metadata that this build carries.
+        trusted_root: the root metadata that this build carries, of this kind of repository.
         metadata_dir, cache_dir: made when first needed, for this user alone.
-        clock: compared with signed dates; expiry itself is checked against the system's clock by python-tuf.
+        kind: "tuf" for a repository that is kept up to date, "media" for an offline kit, with a root of its own.
+        clock: compared with signed dates; expiry is checked against it, or against the newest signed date if that is
+            later.
+        built_at: when this build was made, in seconds since the epoch; 0 if it does not say.
+        policy: names the withdrawn or older versions that may be used all the same.
+        grace_s: how long everything but the root may be expired.
 
     Raises:
         UserError: an address is neither https, a folder, nor http on this machine.
     """
 
     def __init__(self, *, urls: Sequence[str], trusted_root: bytes, metadata_dir: Path, cache_dir: Path,
-                 clock: Clock | None = None, limits: Limits | None = None) -> None:
+                 kind: Literal["tuf", "media"] = "tuf", clock: Clock | None = None, limits: Limits | None = None,
+                 built_at: float = 0.0, policy: Policy | None = None, grace_s: float = 0.0) -> None:
         if not urls:
             raise UserError("no-repository", "Expected the address of a repository, came none.",
                             hint="Use --repository URL.")
@@ -48,11 +60,20 @@ class TufRepository:
         self._trusted_root = trusted_root
         self._metadata_dir = metadata_dir
         self._cache_dir = cache_dir
+        self._kind = kind
         self._now = clock.now if clock is not None else time.time
         self._limits = limits or Limits()
+        self._policy = policy or Policy()
+        self._grace_s = grace_s
         self._transport = Transport(self._limits)
-        self._floors = Floors(metadata_dir)
+        self._floors = Floors(metadata_dir, built_at)
         self._current: tuple[str, CheckedAddress] | None = None
+        self._good_files: set[str] = set()
+
+    @property
+    def offline(self) -> bool:
+        """True if this is an offline kit."""
+        return self._kind == "media"
 
     def refresh(self) -> None:
         """Bring the metadata up to date: the whole TUF client workflow, at the first address that passes it.
@@ -67,51 +88,163 @@ class TufRepository:
             self._at_any_address(lambda _: None)
 
     def manifest(self, target: str) -> Manifest | None:
-        """The verified manifest at a target path, or None if the repository has no such target.
+        """The verified manifest at a target path, without what may not be used; None if the repository has no such target.
 
         Raises:
-            NetworkError, TrustError, StorageError, BusyError: as for `refresh`; a manifest that is malformed or below
-                a floor is a TrustError.
+            NetworkError, TrustError, StorageError, BusyError: as for `refresh`; or the manifest is malformed, or none of
+                its brands may be used.
+        """
+        offer = self.offer(target)
+        if offer is not None and offer.refused and not (offer.manifest.brands or offer.manifest.staged):
+            raise offer.refused[0].error
+        return None if offer is None else offer.manifest
+
+    def offer(self, target: str) -> Offer | None:
+        """The verified manifest at a target path, and beside it what may not be used and why; None if the repository
+        has no such target.
+
+        Raises:
+            NetworkError, TrustError, StorageError, BusyError: as for `refresh`; or the manifest is malformed.
         """
         if not TARGET_NAME.fullmatch(target):
             return None
         with self._lock():
-            return self._at_any_address(lambda address: self._manifest_from(address, target))
+            return self._at_any_address(lambda address: self._offer_from(address, target),
+                                        good=lambda offer: offer is None or not offer.refused)
+
+    def notes(self) -> tuple[Message, ...]:
+        """Nothing: the data came from where it was asked for."""
+        return ()
 
     def payload(self, payload: Payload, progress: Progress | None = None) -> Path:
         """Fetch and verify a payload; the returned file has exactly the signed hash and length.
 
         Raises:
+            TrustError: code "revoked": the file was withdrawn, and it is in no manifest that was found good since.
             NetworkError, TrustError, StorageError, BusyError.
         """
         from keyfit.trust.payloads import PayloadStore
 
+        if payload.sha256 not in self._good_files:
+            refusal = self._floors.file_refusal(payload.file, payload.sha256)
+            if refusal is not None:
+                raise refusal
         path = quote(payload.path, safe="/~+")
         urls = [f"{url}payloads/{path}" for url in self._order()] + list(payload.mirrors)
         return PayloadStore(self._cache_dir, self._transport).fetch(payload, urls, progress)
 
-    def _manifest_from(self, address: "CheckedAddress", target: str) -> Manifest | None:
+    # -- a manifest ---------------------------------------------------------------------------------------------------
+
+    def _offer_from(self, address: "CheckedAddress", target: str) -> Offer | None:
+        manifest = self._fetch(address, target)
+        if manifest is None:
+            return None
+        delegated = grants.delegated_brands(address.delegated_roles())
+        name, device = brand_of(target), device_of(target)
+        if name in delegated:
+            return self._judged(self._within_grant(address, manifest, name), [])
+        refused: list[Refusal] = []
+        if name:
+            grants.check_named(manifest, name)
+        self._floors.note(manifest.minimum, manifest.revoked)
+        if device is not None:
+            manifest, refused = self._composed(address, manifest, delegated, device)
+        return self._judged(manifest, refused)
+
+    def _fetch(self, address: "CheckedAddress", target: str) -> Manifest | None:
+        data = address.target(target, MANIFEST_BYTES)
+        return None if data is None else decode_manifest(data, target)
+
+    def _within_grant(self, address: "CheckedAddress", own: Manifest, brand: str) -> Manifest:
+        """A manifest that a brand signed with its own keys, once it was found within its grant.
+
+        Raises:
+            TrustError: code "grant-missing" or "grant-exceeded".
+        """
+        target = grant_target(brand)
         data = address.target(target, MANIFEST_BYTES)
         if data is None:
-            return None
-        manifest = decode_manifest(data, target)
-        self._floors.check_and_raise(manifest)
+            raise TrustError("grant-missing", f"{brand} signs its own data, but the publisher has not signed what it may"
+                             f" do ({target}).", hint="Nothing of it is used. Tell the publisher of this repository.")
+        grant = decode_grant(data, target)
+        if grant.brand != brand:
+            raise TrustError("grant-missing", f"Expected a grant for {brand} in {target}, came one for {grant.brand}.",
+                             hint="Nothing of it is used. Tell the publisher of this repository.")
+        self._floors.note({brand: grant.minimum}, grant.revoked)
+        grants.check_granted(own, brand, grant)
+        manifest = grants.joined(own, grant)
+        self._floors.note(manifest.minimum, manifest.revoked)
         return manifest
 
-    def _at_any_address(self, work: Callable[["CheckedAddress"], T]) -> T:
-        """Do `work` at the first address where it succeeds. A mirror may answer well-formed and stale, so failing over
-        is a matter of whole workflows, not of single requests."""
+    def _composed(self, address: "CheckedAddress", claims: Manifest, delegated: frozenset[str],
+                  device: tuple[int, int]) -> tuple[Manifest, list[Refusal]]:
+        """A device's manifest with the data that brands signed themselves in the places of what they claim. A brand whose
+        data cannot be used leaves the others as they are."""
+        main: list[Brand] = [b for b in claims.brands if b.brand not in delegated]
+        staged: list[Staged] = [s for s in claims.staged if s.brand.brand not in delegated]
+        refused: list[Refusal] = []
+        for claim in {b.brand: b for b in (*(s.brand for s in claims.staged), *claims.brands)}.values():
+            if claim.brand not in delegated:
+                continue
+            try:
+                own = self._own(address, claim.brand, claims)
+            except (TrustError, NoTokenError) as error:
+                refused.append(Refusal(brand=claim, error=error))
+                continue
+            brand, newer = grants.compose(claims, own, claim.brand, device)
+            main += [brand] if brand is not None else []
+            staged += newer
+        return msgspec.structs.replace(claims, brands=tuple(main), staged=tuple(staged)), refused
+
+    def _own(self, address: "CheckedAddress", brand: str, claims: Manifest) -> Manifest:
+        own = self._fetch(address, brand_target(brand, claims.system, claims.architecture))
+        if own is None:
+            raise NoTokenError("no-driver", f"{brand} has published nothing for {claims.system} {claims.architecture}.",
+                               hint="Ask the bank or the maker of the token for a driver for this system.")
+        return self._within_grant(address, own, brand)
+
+    def _judged(self, manifest: Manifest, refused: list[Refusal]) -> Offer:
+        """Part what may be used from what may not, and let what may raise the floors. A staged version raises none: if it
+        is taken back, who never got it must not be locked out."""
+        lifted: list[Refusal] = []
+
+        def usable(brand: Brand) -> bool:
+            error = self._floors.refusal(brand)
+            allowed = error is None or self._policy.allows(brand.brand, brand.sequence)
+            if error is not None:
+                (lifted if allowed else refused).append(Refusal(brand=brand, error=error))
+            return allowed
+
+        good = msgspec.structs.replace(
+            manifest, brands=tuple(b for b in manifest.brands if usable(b)),
+            staged=tuple(s for s in manifest.staged if usable(s.brand)))
+        self._floors.raise_sequences(good.brands)
+        for brand in (*good.brands, *(s.brand for s in good.staged)):
+            self._good_files.update(files_of(brand))
+        return Offer(manifest=good, refused=tuple(refused), lifted=tuple(lifted))
+
+    # -- addresses ----------------------------------------------------------------------------------------------------
+
+    def _at_any_address(self, work: Callable[["CheckedAddress"], T], good: Callable[[T], bool] = lambda _: True) -> T:
+        """Do `work` at the first address where it succeeds and comes to something good, else the first that succeeds. A
+        mirror may answer well-formed and stale, so failing over is a matter of whole workflows, not of single requests."""
         from keyfit.trust.payloads import most_telling
 
+        self._reference_time()
         failures: list[KeyfitError] = []
+        poor: list[T] = []
         for url in self._order():
             try:
-                return work(self._checked(url))
-            except (NetworkError, TrustError) as error:
-                if error.code == "clock-behind":
-                    raise
+                done = work(self._checked(url))
+            except _BAD_DATA as error:
                 self._current = None
                 failures.append(error)
+            else:
+                if good(done):
+                    return done
+                poor.append(done)
+        if poor:
+            return poor[0]
         raise most_telling(failures)
 
     def _checked(self, url: str) -> "CheckedAddress":
@@ -120,16 +253,30 @@ class TufRepository:
         from keyfit.trust.metadata import CheckedAddress, Fetcher, check_root
 
         check_root(self._trusted_root)
-        self._floors.check_clock(self._now(), self._limits.clock_slack_s)
-        folder = self._metadata_dir / "tuf"
+        folder = self._metadata_dir / self._kind
         private_directory(folder)
         hosts = frozenset(host_of(each) for each in self._urls)
         address = CheckedAddress(metadata_url=url + "metadata/", targets_url=url + "targets/", folder=folder,
-                                 trusted_root=self._trusted_root, fetcher=Fetcher(self._transport, hosts))
-        self._floors.raise_signed_at(address.signed_at())
-        self._floors.check_clock(self._now(), self._limits.clock_slack_s)
+                                 trusted_root=self._trusted_root, fetcher=Fetcher(self._transport, hosts),
+                                 reference_time=self._reference_time(), grace_s=self._grace_s)
+        self._note_date(address.signed_at())
         self._current = (url, address)
         return address
+
+    def _reference_time(self) -> float:
+        return self._floors.reference_time(self._now(), self._limits.clock_slack_s)
+
+    def _note_date(self, signed_at: float) -> None:
+        """A date that the clock has not reached is not noted: a thief of the timestamp's key could set the floor years
+        ahead with it, for good.
+
+        Raises:
+            TrustError: code "clock-behind".
+        """
+        now = self._now()
+        if now < signed_at - self._limits.clock_slack_s:
+            raise clock_behind(now, signed_at)
+        self._floors.raise_signed_at(signed_at)
 
     def _order(self) -> Iterator[str]:
         """The addresses, the one in use first."""
