@@ -249,7 +249,9 @@ class Draft:
     # -- within ---------------------------------------------------------------------------------------------------
 
     def _begin(self, role: str, published: Metadata[Any]) -> None:
-        copy: Metadata[Any] = Metadata.from_dict(published.to_dict())
+        # not by to_dict: it shares its lists of keys with what is published
+        copy: Metadata[Any] = Metadata.from_bytes(self.repository.serialize(published))
+        copy: Metadata[Any] = Metadata.from_bytes(published.to_bytes())
         copy.signatures.clear()
         copy.signed.version += 1
         copy.signed.expires = self.repository.expiry(role)
