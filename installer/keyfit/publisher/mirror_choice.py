@@ -50,10 +50,13 @@ class Choice(Struct, frozen=True, kw_only=True):
             for system, architecture in self._platforms():
                 yield brand_target(brand, system, architecture)
 
+    def grant_targets(self) -> Iterator[str]:
+        """Where the publisher would have said what the chosen brands may do with keys of their own."""
+        return (grant_target(brand) for brand in self.brands)
+
     def other_targets(self) -> Iterator[str]:
         """What belongs to the chosen brands besides: their grants, and the versions of Keyfit itself."""
-        for brand in self.brands:
-            yield grant_target(brand)
+        yield from self.grant_targets()
         for system, architecture in self._platforms():
             yield app_target(system, architecture)
 

@@ -1,10 +1,12 @@
 """Where a mirror copies from: several requests at a time, each worker on one connection that it keeps."""
 
 import hashlib
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -57,18 +59,22 @@ class Origin:
         self.rate = rate
         self.limits = limits or Limits()
         self._jobs = jobs
-        self._workers = threading.local()
+        self._idle: queue.SimpleQueue[Transport] = queue.SimpleQueue()
+        for _ in range(jobs):
+            self._idle.put(Transport(self.limits))
 
-    def transport(self) -> Transport:
-        """This thread's own."""
-        if not hasattr(self._workers, "transport"):
-            self._workers.transport = Transport(self.limits)
-        transport: Transport = self._workers.transport
-        return transport
+    @contextmanager
+    def line(self) -> Iterator[Transport]:
+        """One of the `jobs` connections, for this thread alone."""
+        transport = self._idle.get()
+        try:
+            yield transport
+        finally:
+            self._idle.put(transport)
 
-    def fetcher(self) -> Fetcher:
-        """This thread's own."""
-        return Fetcher(self.transport(), frozenset([host_of(self.url)]))
+    def fetcher(self, transport: Transport) -> Fetcher:
+        """What python-tuf's client asks."""
+        return Fetcher(transport, frozenset([host_of(self.url)]))
 
     def data(self, path: str, max_bytes: int) -> bytes:
         """A small file, not verified.
@@ -76,7 +82,8 @@ class Origin:
         Raises:
             KeyfitError, tuf.api.exceptions.DownloadError: as `Fetcher` does.
         """
-        data = self.fetcher().download_bytes(self.url + path, max_bytes)
+        with self.line() as transport:
+            data = self.fetcher(transport).download_bytes(self.url + path, max_bytes)
         self.rate.pay(len(data))
         return data
 

@@ -28,6 +28,7 @@ _ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,120}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _CONFIG = UpdaterConfig()
 LONGEST_WALK = _CONFIG.max_delegations
+ROOT_BYTES = _CONFIG.root_max_length
 
 
 class Each(Protocol):
@@ -72,6 +73,16 @@ class Top(Struct, frozen=True, kw_only=True):
         files = {role_file(role, signed[role].version): content for role, content in data.items()}
         return cls(files=files, **signed)
 
+    def is_signed_under(self, root: Root) -> bool:
+        """True if the keys of `root` signed all of it but the root."""
+        try:
+            for data in (data for name, data in self.files.items() if not name.endswith(".root.json")):
+                metadata: Metadata[Any] = Metadata.from_bytes(data)
+                root.verify_delegate(metadata.signed.type, metadata.signed_bytes, metadata.signatures)
+        except tuf.RepositoryError:
+            return False
+        return True
+
 
 class RoleTree:
     """The roles below a verified top.
@@ -86,6 +97,10 @@ class RoleTree:
         self._get = get
         self._now = now
         self._known: dict[tuple[str, str], Targets] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """The roles that the top-level targets delegates to."""
+        return tuple(self._children(self._top.targets))
 
     def every(self, each: Each) -> Iterator[tuple[str, list[Listed]]]:
         """Every role with the targets in it that its delegator lets it name.
@@ -208,7 +223,7 @@ def roots_before(get: Callable[[str, int], bytes | None], trusted: bytes) -> dic
     after = Metadata[Root].from_bytes(trusted)
     for version in range(after.signed.version - 1, 0, -1):
         name = role_file("root", version)
-        data = get(name, _CONFIG.root_max_length)
+        data = get(name, ROOT_BYTES)
         if data is None:
             break
         before = Metadata[Root].from_bytes(data)

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from urllib.parse import quote
 
+import msgspec
 from msgspec import Struct
 from tuf.api import exceptions as tuf
 from tuf.api.metadata import Metadata, Root, Targets
@@ -20,7 +21,8 @@ from keyfit.privatefiles import private_directory
 from keyfit.publisher.mirror_choice import Choice, contents
 from keyfit.publisher.mirror_folder import MirrorFolder
 from keyfit.publisher.mirror_origin import Origin, Rate
-from keyfit.publisher.mirror_roles import Listed, RoleTree, Top, role_file, roots_before
+from keyfit.publisher.mirror_roles import ROOT_BYTES, Listed, RoleTree, Top, role_file, roots_before
+from keyfit.trust.grants import delegated_brands
 from keyfit.trust.limits import Limits
 from keyfit.trust.metadata import CheckedAddress, check_root, translated
 from keyfit.trust.payloads import PayloadStore
@@ -39,6 +41,8 @@ class Request(Struct, frozen=True, kw_only=True):
         rate_bytes_per_s: at most; 0 for as fast as it goes.
         zipped: keep a .gz beside each metadata file.
         prune: remove what neither this run nor the one before it needs.
+        payloads_url: where driver files are, if not beside the metadata.
+        without: SHA-256 of driver files that are not wanted.
     """
 
     url: str
@@ -49,6 +53,8 @@ class Request(Struct, frozen=True, kw_only=True):
     rate_bytes_per_s: int = 0
     zipped: bool = True
     prune: bool = False
+    payloads_url: str = ""
+    without: frozenset[str] = frozenset()
     limits: Limits = Limits()
 
 
@@ -143,8 +149,9 @@ class _Run:
         """The client's whole workflow, in a client's folder of our own: it also notices a repository that went back."""
         client = self._folder.state / "tuf"
         private_directory(client)
-        CheckedAddress(metadata_url=self._origin.url + "metadata/", targets_url=self._origin.url + "targets/", folder=client,
-                       trusted_root=self._request.trusted_root, fetcher=self._origin.fetcher())
+        with self._origin.line() as line:
+            CheckedAddress(metadata_url=self._origin.url + "metadata/", targets_url=self._origin.url + "targets/",
+                           folder=client, trusted_root=self._request.trusted_root, fetcher=self._origin.fetcher(line))
         return Top.read(client)
 
     def _roots(self, top: Top) -> dict[str, bytes]:
@@ -204,8 +211,11 @@ class _Run:
             raise UserError("no-such-brand", f"The repository has nothing for {', '.join(sorted(missing))} on what was chosen.",
                             hint="Check the names; keyfit-publish mirror without --brand copies all brands.")
         mine = [brand for brand in brands if brand.brand in choice.brands]
-        others = (*choice.other_targets(), *choice.device_targets(mine))
-        self._copy_targets(self._found(tree, others))
+        named = self._copy_targets(self._found(tree, (*choice.other_targets(), *choice.device_targets(mine))))
+        # a device's manifest only says that these brands claim it; what they do is in targets of their own
+        elsewhere = delegated_brands(tree.names()) & {brand.brand for brand in named} - set(choice.brands)
+        beside = msgspec.structs.replace(choice, brands=tuple(sorted(elsewhere)))
+        self._copy_targets(self._found(tree, (*beside.brand_targets(), *beside.grant_targets())))
 
     def _found(self, tree: RoleTree, paths: Iterable[str]) -> list[Listed]:
         return [found for path in paths if (found := tree.find(path)) is not None]
@@ -216,7 +226,7 @@ class _Run:
         for target, fetched_bytes, named, payloads in self._origin.each(self._copy_target, targets):
             self._targets.count(fetched_bytes)
             self._files.add(target.file)
-            self._wanted |= {payload.path: payload for payload in payloads}
+            self._wanted |= {payload.path: payload for payload in payloads if payload.sha256 not in self._request.without}
             if self._request.choice.brands:  # else nobody asks, and they may be many
                 brands += named
             if self._targets.files % _TOLD_EVERY == 0:
@@ -248,14 +258,17 @@ class _Run:
             else:
                 missing.append(payload)
         self._check_room(sum(payload.length_bytes for payload in missing))
-        store = PayloadStore(self._folder.state / "payloads", self._origin.transport())
-        for number, payload in enumerate(missing, 1):
-            self._tell(f"driver file {number} of {len(missing)}: {payload.file}, {payload.length_bytes} bytes")
-            path = quote(payload.path, safe="/~+")
-            urls = [f"{self._origin.url}payloads/{path}", *payload.mirrors]
-            fetched = store.fetch(payload, urls, _Paying(self._origin.rate))
-            self._folder.adopt(f"payloads/{payload.path}", fetched)
-            self._payloads.count(payload.length_bytes)
+        with self._origin.line() as line:
+            incoming = self._folder.state / "payloads"
+            store = PayloadStore(incoming, line)
+            for number, payload in enumerate(missing, 1):
+                self._tell(f"driver file {number} of {len(missing)}: {payload.file}, {payload.length_bytes} bytes")
+                base = self._request.payloads_url or self._origin.url + "payloads/"
+                urls = [base + quote(payload.path, safe="/~+"), *payload.mirrors]
+                paying = _Paying(self._origin.rate, incoming / f"{payload.sha256}.part")
+                fetched = store.fetch(payload, urls, paying)
+                self._folder.adopt(f"payloads/{payload.path}", fetched)
+                self._payloads.count(payload.length_bytes)
 
     def _check_room(self, needed: int) -> None:
         needed += self._request.limits.disk_reserve if needed else 0
@@ -274,9 +287,18 @@ class _Run:
         self._folder.sync()
         if not self._request.zipped:
             self._folder.unzip_all()
-        for name, data in sorted(roots.items(), key=lambda root: int(root[0].partition(".")[0])):
+        last = {timestamp: top.files[timestamp]}
+        by_version = dict(sorted(roots.items(), key=lambda root: int(root[0].partition(".")[0])))
+        first = last | by_version if self._old_root_accepts(top) else by_version | last
+        for name, data in first.items():
             self._write(name, data)
-        self._write(timestamp, top.files[timestamp])
+
+    def _old_root_accepts(self, top: Top) -> bool:
+        """True if clients that have not seen the new root yet accept the new timestamp and what it leads to. Then the root
+        may come after it, and no moment is without a repository for anybody."""
+        here = sorted(int(path.name.partition(".")[0]) for path in self._folder.folder.glob("metadata/*.root.json"))
+        old = self._folder.read(f"metadata/{role_file('root', here[-1])}", ROOT_BYTES) if here else None
+        return old is not None and top.is_signed_under(Metadata[Root].from_bytes(old).signed)
 
     def _write(self, name: str, data: bytes) -> None:
         relative = f"metadata/{name}"
@@ -287,13 +309,16 @@ class _Run:
 
 
 class _Paying:
-    """A download's progress that keeps to the rate."""
+    """A download's progress that keeps to the rate.
 
-    def __init__(self, rate: Rate) -> None:
+    Args:
+        part: where what had come before lies (see `keyfit.trust.payloads`); that is not paid for again.
+    """
+
+    def __init__(self, rate: Rate, part: Path) -> None:
         self._rate = rate
-        self._paid = -1
+        self._paid = part.stat().st_size if part.is_file() else 0
 
     def __call__(self, done: int, total: int) -> None:
-        if self._paid >= 0:
-            self._rate.pay(max(0, done - self._paid))
+        self._rate.pay(max(0, done - self._paid))
         self._paid = done
