@@ -251,7 +251,6 @@ class Draft:
     def _begin(self, role: str, published: Metadata[Any]) -> None:
         # not by to_dict: it shares its lists of keys with what is published
         copy: Metadata[Any] = Metadata.from_bytes(self.repository.serialize(published))
-        copy: Metadata[Any] = Metadata.from_bytes(published.to_bytes())
         copy.signatures.clear()
         copy.signed.version += 1
         copy.signed.expires = self.repository.expiry(role)
