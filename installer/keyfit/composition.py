@@ -2,12 +2,15 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from keyfit.app.context import Context
-from keyfit.errors import HostError, UserError
+from keyfit.errors import BugError, HostError, UserError
 from keyfit.model.catalog import Catalog
+from keyfit.model.policy import Policy
 from keyfit.ports import Host, Reporter, Repository, TokenReader, UsbBus
 from keyfit.token import CHILD_COMMAND
 from keyfit.ui.options import Options
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
     from keyfit.engine.journal import Journal
 
 DATA = Path(__file__).parent / "data"
-"""Beside the code: the shipped catalog, and in a release build the trusted root and the repository's address."""
+"""Beside the code: the shipped catalog; in a release build also the trusted roots of repositories (root.json) and of offline
+kits (media.json), the repository's addresses (repositories.txt) and the date of the build (built.txt)."""
 STATE_DIR = "/var/lib/keyfit"
 
 
@@ -36,20 +40,22 @@ def options_from_environment() -> Options:
 
 def compose(options: Options, reporter: Reporter) -> Context:
     """Make the ports from the options; the slow ones when first used."""
-    from keyfit.platforms import browser_opener, host, usb_bus
+    from keyfit.platforms import browser_opener, host, policy, usb_bus
 
     root = _root(options)
     machine = host(root)
+    load_policy = cache(lambda: policy(root))
     return Context(
         bus=_emulated_bus(options.emulate) if options.emulate else usb_bus(),
         host=machine,
         open_tokens=lambda: open_tokens(options, machine),
         load_catalog=lambda: load_catalog(machine),
-        open_repository=lambda: open_repository(options, root),
+        open_repository=lambda: open_repository(options, root, load_policy()),
         open_journal=lambda: open_journal(options, root),
         open_page=browser_opener(),
         clock=SystemClock(),
         reporter=reporter,
+        load_policy=load_policy,
     )
 
 
@@ -80,28 +86,71 @@ def load_catalog(machine: Host) -> Catalog:
                         hint="In a checkout, run `make setup`; otherwise install Keyfit again.") from error
 
 
-def open_repository(options: Options, root: str) -> Repository:
-    """The signed repository, on the embedded or the given trusted root.
+def open_repository(options: Options, root: str, policy: Policy) -> Repository:
+    """The signed data: an offline kit, if --source names a folder, else the repository on the network.
 
     Raises:
-        UserError: no repository or no trusted root was given and this build embeds none.
+        UserError: no repository or no trusted root was given and this build embeds none; or there is no kit.
     """
-    from keyfit.trust.repository import TufRepository
+    if options.source is None:
+        return _open_online(options, root, policy, options.repository or _lines(DATA / "repositories.txt"))
+    from keyfit.trust.media import KitRepository, kit_folder
 
-    urls = options.repository or _lines(DATA / "repositories.txt")
+    kit = kit_folder(options.source)
+    if kit is None:
+        return _open_online(options, root, policy, (options.source,))
+    url = kit.as_uri()
+    return KitRepository(
+        open_kit=lambda grace_s: _open(options, root, policy, (url,), "media", options.trust_root or DATA / "media.json",
+                                       grace_s),
+        open_online=_fallback(options, root, policy), grace_days=policy.offline_kit_grace_days)
+
+
+def _fallback(options: Options, root: str, policy: Policy) -> Callable[[], Repository] | None:
+    """What an expired kit is replaced with. --trust-root is the kit's, so this is on the embedded root."""
+    urls, trusted = options.repository or _lines(DATA / "repositories.txt"), DATA / "root.json"
+    if not urls or not trusted.is_file():
+        return None
+    return lambda: _open(options, root, policy, urls, "tuf", trusted)
+
+
+def _open_online(options: Options, root: str, policy: Policy, urls: tuple[str, ...]) -> Repository:
     if not urls:
         raise UserError("no-repository", "This build names no repository of its own, and none was given.",
                         hint="Use --repository URL and --trust-root FILE.")
-    trusted = options.trust_root or DATA / "root.json"
+    return _open(options, root, policy, urls, "tuf", options.trust_root or DATA / "root.json")
+
+
+def _open(options: Options, root: str, policy: Policy, urls: tuple[str, ...], kind: Literal["tuf", "media"],
+          trusted: Path, grace_s: float = 0.0) -> Repository:
+    from keyfit.trust.repository import TufRepository
+
     try:
         trusted_root = trusted.read_bytes()
     except OSError as error:
+        what = "repository" if kind == "tuf" else "offline kit"
         raise UserError("no-trusted-root", f"The trusted root {trusted} cannot be read: {error.strerror}.",
-                        hint="Give the repository's root metadata with --trust-root FILE.") from error
-    state, cache = _state_dir(options, root), _cache_dir(options, root)
-    metadata = state / "metadata" if _owns_state(options, root) else cache / "metadata"
+                        hint=f"Give the {what}'s root metadata with --trust-root FILE.") from error
+    state, caches = _state_dir(options, root), _cache_dir(options, root)
+    metadata = state / "metadata" if _owns_state(options, root) else caches / "metadata"
     return TufRepository(urls=tuple(_as_url(u) for u in urls), trusted_root=trusted_root, metadata_dir=metadata,
-                         cache_dir=cache / "payloads")
+                         cache_dir=caches / "payloads", kind=kind, built_at=_built_at(), policy=policy, grace_s=grace_s)
+
+
+def _built_at() -> float:
+    """When this build was made, in seconds since the epoch; 0 for a checkout."""
+    from datetime import datetime
+
+    for text in _lines(DATA / "built.txt")[:1]:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            moment = datetime.max
+        if moment.tzinfo is None:
+            raise BugError("built-date", f"Expected a date with its zone in built.txt, came {text!a}.",
+                           hint="Install Keyfit again.")
+        return moment.timestamp()
+    return 0.0
 
 
 def open_journal(options: Options, root: str) -> "Journal":

@@ -23,6 +23,7 @@ class Options(Struct, kw_only=True):
     repository: tuple[str, ...] = ()
     trust_root: Path | None = None
     emulate: Path | None = None
+    source: str | None = None
 
 
 _PATH = click.Path(path_type=Path)
@@ -39,6 +40,13 @@ _OPTIONS = [
     click.option("--trust-root", type=_PATH, metavar="FILE", help="Trusted root metadata of the repository."),
     click.option("--emulate", type=_PATH, metavar="FILE", help="Use a recorded token instead of the USB bus."),
 ]
+
+
+source_option = click.option("--source", metavar="DIR-OR-URL",
+                             help="Take the signed data from this offline kit, or from this repository.")
+"""For the commands that install; --trust-root is then the kit's."""
+part_option = click.option("--part", type=click.Choice(["system", "driver"]),
+                           help="Only what prepares the system, or only the brand's own driver.")
 
 
 def common(function: F) -> F:

@@ -9,7 +9,7 @@ from keyfit.app import install as use_case
 from keyfit.ui.cli import Session
 from keyfit.ui.commands.install import reporter
 from keyfit.ui.commands.plan import render_result
-from keyfit.ui.options import common, merge
+from keyfit.ui.options import common, merge, source_option
 from keyfit.ui.output import emit
 
 
@@ -17,6 +17,7 @@ from keyfit.ui.output import emit
 @click.argument("plan_file", type=click.Path(path_type=Path))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--no-handoff", is_flag=True, help="Do not open the bank's page.")
+@source_option
 @common
 @click.pass_obj
 def command(session: Session, /, plan_file: Path, yes: bool, no_handoff: bool, **given: Any) -> int:

@@ -6,11 +6,12 @@ from typing import Any
 import click
 
 from keyfit.app import install as use_case
+from keyfit.model.plan import Part
 from keyfit.model.result import OperationResult
 from keyfit.ports import Reporter
 from keyfit.ui.cli import Session
 from keyfit.ui.commands.plan import render_result
-from keyfit.ui.options import Options, common, merge
+from keyfit.ui.options import Options, common, merge, part_option, source_option
 from keyfit.ui.output import emit
 from keyfit.ui.reporters import SilentReporter, TerminalReporter, WaitingReporter
 
@@ -21,19 +22,18 @@ from keyfit.ui.reporters import SilentReporter, TerminalReporter, WaitingReporte
 @click.option("--silent", is_flag=True, help="No question, no window, no browser; needs BRAND.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--no-handoff", is_flag=True, help="Do not open the bank's page.")
-@click.option("--source", metavar="DIR-OR-URL", help="Take the signed data from here, e.g. an offline kit.")
+@part_option
+@source_option
 @common
 @click.pass_obj
 def command(session: Session, /, brand: str | None, yes: bool, silent: bool, dry_run: bool, no_handoff: bool,
-            source: str | None, **given: Any) -> int:
+            part: Part | None, **given: Any) -> int:
     """Detect the token, show the plan, ask once, patch, install, prove that it works, hand off."""
     options = session.options
     merge(options, given)
-    if source is not None:
-        options.repository = (source,)
     context = session.compose(options, reporter(options, yes=yes, silent=silent))
     result = use_case.install(context, brand, silent=silent, dry_run=dry_run, hand_off=not no_handoff,
-                              language=options.lang)
+                              language=options.lang, part=part or "all")
     return emit(result, options, _text(silent))
 
 

@@ -8,9 +8,10 @@ import msgspec
 
 from keyfit.app import install as use_case
 from keyfit.errors import StorageError
+from keyfit.model.plan import Part
 from keyfit.model.result import OperationResult
 from keyfit.ui.cli import Session
-from keyfit.ui.options import common, merge
+from keyfit.ui.options import common, merge, part_option, source_option
 from keyfit.ui.output import emit
 from keyfit.ui.reporters import SilentReporter
 
@@ -18,13 +19,15 @@ from keyfit.ui.reporters import SilentReporter
 @click.command(epilog="Example: keyfit plan --out plan.json")
 @click.argument("brand", required=False)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Save the plan here.")
+@part_option
+@source_option
 @common
 @click.pass_obj
-def command(session: Session, /, brand: str | None, out: Path | None, **given: Any) -> int:
+def command(session: Session, /, brand: str | None, out: Path | None, part: Part | None, **given: Any) -> int:
     """Exactly what `install` would change and why, without changing anything."""
     merge(session.options, given)
     context = session.compose(session.options, SilentReporter(False))
-    result = use_case.plan(context, brand)
+    result = use_case.plan(context, brand, part=part or "all")
     if out is not None:
         save(out, result.data["plan"])
     return emit(result, session.options, lambda r: render(r.data["plan"]))
