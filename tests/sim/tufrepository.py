@@ -33,9 +33,9 @@ TOP = ("root", "targets", "snapshot", "timestamp")
 class TufRepository:
     """The four top-level roles with one key each, published as version 1."""
 
-    def __init__(self, folder: Path, *, consistent: bool = True) -> None:
+    def __init__(self, folder: Path, *, consistent: bool = True, days: int = 30) -> None:
         self.folder = folder
-        self.later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
+        self.later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
         self.hashes_in_meta = False
         self.signers: dict[str, list[CryptoSigner]] = {}
         self.published: dict[str, list[bytes]] = {}
