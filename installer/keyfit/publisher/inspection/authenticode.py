@@ -6,6 +6,7 @@ trusted root and is one for code signing. Whose it is, is compared elsewhere (B2
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ NESTED_SIGNATURE = "1.3.6.1.4.1.311.2.4.1"
 RFC3161_TIMESTAMP = "1.3.6.1.4.1.311.3.3.1"
 TST_INFO = "1.2.840.113549.1.9.16.1.4"
 MAX_NESTED = 4
+_UTC = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.\d+)?Z", re.ASCII)
 
 FileHash = Callable[[str], bytes]
 """Name of a hash -> the file's hash as its format defines it."""
@@ -195,7 +197,10 @@ def _time(node: der.Node) -> datetime:
     text = node.content.decode("ascii", "replace")
     if node.tag == der.UTC_TIME:
         text = ("19" if text[:2] >= "50" else "20") + text  # RFC 5280, 4.1.2.5.1
+    found = _UTC.fullmatch(text)
     try:
-        return datetime.strptime(text.split(".")[0].rstrip("Z"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        if found is None:
+            raise ValueError
+        return datetime(*map(int, found.groups()), tzinfo=UTC)  # type: ignore[arg-type,misc]
     except ValueError as error:
         raise Malformed(f"expected a time in UTC, came {text[:30]!a}") from error

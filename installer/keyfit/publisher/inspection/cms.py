@@ -210,6 +210,11 @@ def algorithm(node: der.Node) -> str:
     return der.oid(parts[0])
 
 
+def octets(data: bytes) -> der.Node:
+    """Content that lies beside a message, as if it were in it."""
+    return der.Node(der.OCTET_STRING, data, data)
+
+
 def _attributes(node: der.Node | None) -> dict[str, tuple[der.Node, ...]]:
     """Object identifier -> values. An attribute that is there twice would be ambiguous."""
     found: dict[str, tuple[der.Node, ...]] = {}

@@ -1,0 +1,90 @@
+"""Looks at a package file in a child process, and takes whatever becomes of the child as an answer (security H2)."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from keyfit.core.text import clean
+from keyfit.errors import DataError, UserError
+from keyfit.publisher.inspection.limits import MAX_ANSWER_BYTES, TIMEOUT_S
+from keyfit.publisher.inspection.reports import Answer, Report
+
+CHILD = (sys.executable, "-P", "-W", "ignore", "-m", "keyfit.publisher.inspection")
+_WINDOWS_FLAGS = 0x08000000 if sys.platform == "win32" else 0
+"""CREATE_NO_WINDOW."""
+_KEPT = ("SYSTEMROOT", "WINDIR") if sys.platform == "win32" else ()
+
+
+def inspect(kind: str, file: Path, roots: Path | None = None, *, child: Sequence[str] = CHILD,
+            timeout_s: float = TIMEOUT_S) -> Report:
+    """Look at a file.
+
+    Args:
+        kind: of a package with a file, as in `keyfit.model.catalog.PackageKind`.
+        file: the package file.
+        roots: certificates in PEM that signatures may lead to.
+        child: program and first arguments that start the child.
+        timeout_s: how long it may take.
+
+    Raises:
+        DataError: code "package-content": it is not in the form of its kind, or looking at it failed.
+        UserError: it cannot be opened.
+    """
+    try:
+        with file.open("rb") as opened:
+            return _ask([*child, kind, *([str(roots.absolute())] if roots else [])], opened, file.name, timeout_s)
+    except OSError as error:
+        raise UserError("no-such-file", f"{file} cannot be read: {error.strerror or error}.") from error
+
+
+def _ask(command: Sequence[str], opened: BinaryIO, name: str, timeout_s: float) -> Report:
+    environment = {key: value for key, value in os.environ.items() if key.upper() in _KEPT}
+    with subprocess.Popen(command, stdin=opened, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+                          cwd=Path(sys.executable).anchor, start_new_session=True,
+                          creationflags=_WINDOWS_FLAGS) as running:
+        try:
+            data, _ = running.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            _end(running)
+            raise _refused(name, f"it was not looked through within {timeout_s:.0f} seconds") from error
+        code = running.returncode
+    if code:
+        raise _refused(name, f"the reader {_cause(code)}: the file may be made to break readers")
+    if len(data) > MAX_ANSWER_BYTES:
+        raise _refused(name, f"the report has more than {MAX_ANSWER_BYTES} bytes")
+    try:
+        decoded = msgspec.json.decode(data, type=Answer)
+    except msgspec.DecodeError as error:
+        raise _refused(name, f"the reader gave no usable report: {clean(str(error), 200)}") from error
+    if decoded.report is None:
+        raise _refused(name, clean(decoded.malformed, 400) or "the reader gave no report")
+    return decoded.report
+
+
+def _end(running: "subprocess.Popen[bytes]") -> None:
+    """The child and what it started; it touches no device, so it may be ended at any moment."""
+    if sys.platform == "win32":
+        running.kill()
+    else:
+        os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+
+
+def _cause(code: int) -> str:
+    if code < 0:
+        try:
+            return f"was ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was ended by signal {-code}"
+    return f"failed with exit code {code}"
+
+
+def _refused(name: str, problem: str) -> DataError:
+    return DataError("package-content", f"Expected a sound package, {name} is refused.", (f"{name}: {problem}",),
+                     hint="The file is damaged, is something else under that name, or is not to be trusted.")
