@@ -21,7 +21,7 @@ _WINDOWS_FLAGS = 0x08000000 if sys.platform == "win32" else 0
 _KEPT = ("SYSTEMROOT", "WINDIR") if sys.platform == "win32" else ()
 
 
-def inspect(kind: str, file: Path, roots: Path | None = None, *, child: Sequence[str] = CHILD,
+def inspect(kind: str, file: Path, roots: Path | None = None, *, name: str = "", child: Sequence[str] = CHILD,
             timeout_s: float = TIMEOUT_S) -> Report:
     """Look at a file.
 
@@ -29,6 +29,7 @@ def inspect(kind: str, file: Path, roots: Path | None = None, *, child: Sequence
         kind: of a package with a file, as in `keyfit.model.catalog.PackageKind`.
         file: the package file.
         roots: certificates in PEM that signatures may lead to.
+        name: how the file is called in messages, if not by its own name.
         child: program and first arguments that start the child.
         timeout_s: how long it may take.
 
@@ -38,7 +39,7 @@ def inspect(kind: str, file: Path, roots: Path | None = None, *, child: Sequence
     """
     try:
         with file.open("rb") as opened:
-            return _ask([*child, kind, *([str(roots.absolute())] if roots else [])], opened, file.name, timeout_s)
+            return _ask([*child, kind, *([str(roots.absolute())] if roots else [])], opened, name or file.name, timeout_s)
     except OSError as error:
         raise UserError("no-such-file", f"{file} cannot be read: {error.strerror or error}.") from error
 
