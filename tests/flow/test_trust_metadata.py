@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,19 @@ from keyfit.errors import BusyError, NetworkError, StorageError, TrustError, Use
 from keyfit.privatefiles import FileLock
 from keyfit.trust.repository import TufRepository
 from tests.sim.brands import a_brand, a_match
-from tests.sim.repository import IMPATIENT, SignedRepository
+from tests.sim.layered import LayeredRepository
+from tests.sim.repository import (
+    IMPATIENT,
+    Behaviour,
+    HostileServer,
+    SignedRepository,
+    drip_body,
+    endless_body,
+    sign_in_page,
+    silence,
+    status,
+    wrong_bytes,
+)
 from tests.sim.world import SimClock, with_sequence
 
 ACME = a_brand("acme", a_match(id_vendor=0x1234, id_product=1))
@@ -174,6 +187,57 @@ def test_a6_only_signed_dates_raise_the_floor(repository: SignedRepository, tmp_
     repository.client(tmp_path, clock=clock).refresh()
 
 
+def test_a6_a_stolen_timestamp_key_does_not_set_the_clock(repository: SignedRepository, tmp_path: Path) -> None:
+    """A6: a date far ahead is refused, and is not kept: when the thief is out, this machine goes on."""
+    clock = SimClock()
+    clock.time = datetime.now(UTC).timestamp()
+    repository.release(ACME)
+    repository.keep(tmp_path / "before")
+    repository.refresh_at(datetime.now(UTC) + timedelta(days=300))
+    with pytest.raises(TrustError) as caught:
+        repository.client(tmp_path, clock=clock).refresh()
+    assert caught.value.code == "clock-behind"
+
+    shutil.rmtree(tmp_path / "metadata" / "tuf")  # as a new root with another timestamp key has the effect of
+    repository.go_back(tmp_path / "before")
+    repository.client(tmp_path, clock=clock).refresh()
+
+
+def test_a6_a_mirror_with_a_date_far_ahead_is_passed_over(tmp_path: Path) -> None:
+    """A6: the thief's timestamp lies on one mirror, a newer one of the publisher on the next."""
+    repository = LayeredRepository(tmp_path / "repository", days=365)
+    repository.publish(signed_at=datetime.now(UTC) + timedelta(days=300))
+    shutil.copytree(repository.folder, tmp_path / "mirror")
+    repository.publish()
+    assert refused(repository.client(tmp_path / "one", (tmp_path / "mirror").as_uri())) == "clock-behind"
+
+    repository.client(tmp_path / "two", (tmp_path / "mirror").as_uri(), repository.url).refresh()
+    repository.client(tmp_path / "two").refresh()
+
+
+def test_a6_no_clock_is_before_the_date_of_the_build(repository: SignedRepository, tmp_path: Path) -> None:
+    """A6: a machine that has seen nothing yet has that at least."""
+    clock = SimClock()
+    clock.time = datetime.now(UTC).timestamp()
+    built = clock.time + timedelta(days=2).total_seconds()
+
+    assert refused(repository.client(tmp_path, clock=clock, built_at=built)) == "clock-behind"
+    assert refused(repository.client(tmp_path, clock=clock, built_at=built + 1e9)) == "clock-behind"
+    repository.client(tmp_path, clock=clock, built_at=clock.time + 3600).refresh()
+
+
+def test_a6_expiry_is_judged_at_the_newest_date_that_is_known(repository: SignedRepository, tmp_path: Path) -> None:
+    """A6: a clock that is a little behind keeps nothing alive: the timestamp lasts three days, the build is of the hour
+    after."""
+    clock = SimClock()
+    clock.time = (datetime.now(UTC) + timedelta(days=2.9)).timestamp()
+    repository.client(tmp_path / "one", clock=clock).refresh()
+
+    client = repository.client(tmp_path / "two", clock=clock, built_at=clock.time + timedelta(hours=5).total_seconds())
+
+    assert refused(client) == "metadata-expired"
+
+
 @pytest.mark.parametrize(("pattern", "old", "new", "code"), [
     ("metadata/timestamp.json", b'"expires":"20', b'"expires":"21', "metadata-signature"),
     ("metadata/*.snapshot.json", b'"expires":"20', b'"expires":"21', "metadata-hash"),
@@ -248,6 +312,122 @@ def test_the_next_address_is_tried_when_one_fails(repository: SignedRepository, 
 
     assert manifest is not None
     assert manifest.brands[0].sequence == 2
+
+
+Spoil = Callable[[Path, SignedRepository], Behaviour | None]
+
+
+def _stale(folder: Path, repository: SignedRepository) -> None:
+    """Well-formed, and unexpired, but older than what the client knows."""
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("kept"), folder)
+
+
+def _wrong_signatures(folder: Path, repository: SignedRepository) -> None:
+    """A whole repository, signed by somebody else."""
+    attacker = SignedRepository(folder.with_name("attacker"))
+    attacker.release(with_sequence(ACME, 99))
+    shutil.rmtree(folder)
+    shutil.copytree(attacker.folder, folder)
+
+
+def _own_timestamp(folder: Path, repository: SignedRepository) -> None:
+    """Everything as it is, but for a timestamp of the attacker's."""
+    attacker = SignedRepository(folder.with_name("attacker"))
+    shutil.copy(attacker.folder / "metadata" / "timestamp.json", folder / "metadata" / "timestamp.json")
+
+
+def _mixed(folder: Path, repository: SignedRepository) -> None:
+    """An old snapshot under the name of the new one."""
+    old, new = (max(where.glob("metadata/*.snapshot.json"), key=lambda p: int(p.name.split(".")[0]))
+                for where in (folder.with_name("kept"), folder))
+    shutil.copy(old, new)
+
+
+def _other_targets(folder: Path, repository: SignedRepository) -> None:
+    """Metadata as it is; the manifests are others."""
+    for path in (folder / "targets").rglob("*.json"):
+        path.write_bytes(b"{" * path.stat().st_size)
+
+
+def _garbage(folder: Path, repository: SignedRepository) -> None:
+    for path in (folder / "metadata").iterdir():
+        path.write_bytes(b"\x00garbage")
+
+
+def _endless(folder: Path, repository: SignedRepository) -> Behaviour:
+    return endless_body()
+
+
+def _drip(folder: Path, repository: SignedRepository) -> Behaviour:
+    return drip_body(0.02)
+
+
+def _silent(folder: Path, repository: SignedRepository) -> Behaviour:
+    return silence()
+
+
+def _sign_in(folder: Path, repository: SignedRepository) -> Behaviour:
+    return sign_in_page()
+
+
+def _overloaded(folder: Path, repository: SignedRepository) -> Behaviour:
+    return status(503, Retry_After="86400")
+
+
+@pytest.mark.parametrize("first", ["bad", "good"])
+@pytest.mark.parametrize("spoil", [_stale, _wrong_signatures, _own_timestamp, _mixed, _other_targets, _garbage, _endless,
+                                   _drip, _silent, _sign_in, _overloaded], ids=lambda spoil: spoil.__name__.strip("_"))
+def test_a_malicious_mirror_does_not_stand_before_a_good_one(repository: SignedRepository, tmp_path: Path, spoil: Spoil,
+                                                             first: str) -> None:
+    """A2, A5, A7: whatever it serves, and in whichever order the two are named, the newest data comes out, and a driver."""
+    target = repository.release(ACME)
+    repository.keep(tmp_path / "kept")
+    repository.release(with_sequence(ACME, 2))
+    driver = repository.add_payload("libacme.deb", b"driver")
+    bad_folder = tmp_path / "mirror"
+    shutil.copytree(repository.folder, bad_folder)
+    repository.client(tmp_path).refresh()
+    behaviour = spoil(bad_folder, repository)
+    with HostileServer(bad_folder) as bad, HostileServer(repository.folder) as good:
+        bad.misbehave("metadata/" if behaviour else "payloads/", behaviour or wrong_bytes())
+        urls = (bad.url, good.url) if first == "bad" else (good.url, bad.url)
+        client = repository.client(tmp_path, *urls)
+
+        client.refresh()
+        manifest = client.manifest(target)
+
+        assert manifest is not None
+        assert manifest.brands[0].sequence == 2
+        assert client.payload(driver).read_bytes() == b"driver"
+
+
+def test_a5_a_mirror_that_is_behind_the_floor_is_passed_over(repository: SignedRepository, tmp_path: Path) -> None:
+    """A5: this machine's TUF metadata is fresh, so that nothing but the sequence, learnt from a kit, tells the mirror's
+    age."""
+    target = repository.release(with_sequence(ACME, 4))
+    shutil.copytree(repository.folder, tmp_path / "mirror")
+    repository.release(with_sequence(ACME, 5))
+    kit = SignedRepository(tmp_path / "kit")
+    assert kit.client(tmp_path, kind="media").manifest(kit.release(with_sequence(ACME, 5))) is not None
+
+    manifest = repository.client(tmp_path, (tmp_path / "mirror").as_uri(), repository.url).manifest(target)
+
+    assert manifest is not None
+    assert manifest.brands[0].sequence == 5
+
+
+def test_a5_if_every_mirror_is_behind_the_floor_that_is_told(repository: SignedRepository, tmp_path: Path) -> None:
+    """A5."""
+    target = repository.release(with_sequence(ACME, 4))
+    shutil.copytree(repository.folder, tmp_path / "mirror")
+    kit = SignedRepository(tmp_path / "kit")
+    assert kit.client(tmp_path, kind="media").manifest(kit.release(with_sequence(ACME, 5))) is not None
+
+    with pytest.raises(TrustError) as caught:
+        repository.client(tmp_path, (tmp_path / "mirror").as_uri(), repository.url).manifest(target)
+
+    assert caught.value.code == "rollback"
 
 
 def test_a_failed_check_is_told_before_an_unreachable_server(repository: SignedRepository, tmp_path: Path) -> None:
