@@ -28,6 +28,8 @@ COMMANDS = {
     "delegate": "give a brand its own keys",
     "rotate": "change a role's keys",
     "mirror": "copy a repository, whole or in part, or renew the copy",
+    "bundle": "press a signed offline kit: a folder, a zip file or an image for a disc",
+    "site": "make the static download site",
     "serve": "serve the repository from this machine, for development",
 }
 """Command -> one line for the list."""

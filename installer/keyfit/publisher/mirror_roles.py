@@ -18,8 +18,10 @@ from tuf.ngclient import UpdaterConfig
 from keyfit.trust.manifests import TARGET_NAME
 
 Delegator = Root | Targets
-Get = Callable[[str, int, Callable[[bytes], Targets]], Targets]
-"""(file name, most bytes, what to do with the bytes) -> what that gave; it raises if the bytes are not the right ones."""
+Check = Callable[[bytes], Targets]
+"""Bytes -> the verified role; raises if they are not the right ones."""
+Get = Callable[[str, int, Check], Targets]
+"""(file name, most bytes, what to do with the bytes) -> what that gave."""
 Delegated = tuple[str, str, Delegator]
 """(role, the role that delegates to it, that role's content)"""
 A = TypeVar("A")

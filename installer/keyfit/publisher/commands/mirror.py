@@ -1,5 +1,6 @@
 """`keyfit-publish mirror`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def command(session: Session, url: str, dest: Path, trust_root: Path, no_gzip: b
     request = Request(url=url if "://" in url else Path(url).absolute().as_uri(), folder=dest.absolute(), trusted_root=root,
                       choice=Choice(brands=brand, systems=system, architectures=architecture), jobs=jobs,
                       rate_bytes_per_s=(rate_limit or 0) * 1000, zipped=not no_gzip, prune=prune)
-    mirrored = mirror(request, _teller(session))
+    mirrored = mirror(request, teller(session))
     kinds = {"metadata files": mirrored.metadata, "manifests": mirrored.targets, "driver files": mirrored.payloads}
     lines = [f"{kind}: {tally.files}, of which {tally.fetched} fetched ({tally.fetched_bytes} bytes)"
              for kind, tally in kinds.items()]
@@ -62,7 +63,8 @@ def _data(mirrored: Any) -> dict[str, Any]:
             for name, value in structs.asdict(mirrored).items()}
 
 
-def _teller(session: Session) -> Any:
+def teller(session: Session) -> Callable[[str], None]:
+    """Tells on stderr how far it got, unless that is not wanted."""
     def tell(text: str) -> None:
         if not session.quiet and not session.json:
             click.echo(text, err=True)
