@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from msgspec import Struct
 
 from keyfit.errors import DataError, HostError, KeyfitError, StorageError, UserError
 from keyfit.model.catalog import Brand, Package, Payload
+from keyfit.publisher.contents import Checks, require_sound
 
+NO_CHECKS = Checks()
 INDEX = "packages.json"
 _CHUNK_BYTES = 1_048_576
 _ZIP = b"PK\x03\x04"
@@ -65,15 +67,30 @@ class PackageIndex:
                                 " there.", hint="Add the package file again with keyfit-publish add.")
         return added
 
-    def add(self, brand: Brand, package: Package, file: Path) -> Payload:
-        """Copy a file into the repository, hashing the copy, and note it.
+    def add(self, brand: Brand, package: Package, file: Path, checks: Checks = NO_CHECKS,
+            notes: list[str] | None = None) -> Payload:
+        """Copy a file, look at the copy and hold it against the brand data, then put it into the repository and note it.
+
+        Args:
+            brand: what declares the package.
+            package: what the file is for.
+            file: the package file.
+            checks: block list and roots; Windows programs do not pass without a block list.
+            notes: gets what is to be looked at besides.
 
         Raises:
-            DataError: it is not the file that the brand data declares.
+            DataError: code "wrong-file" or "package-content": it is not the file that the brand data declares, or does
+                what no package may. Nothing is left of it.
             StorageError: it cannot be written.
         """
         check_kind(package, file)
-        sha256, length = self._copy(file, package)
+
+        def look(copy: Path) -> None:
+            verdict = require_sound(brand, package, copy, checks, name=file.name)
+            if notes is not None:
+                notes.extend(verdict.notes)
+
+        sha256, length = self._copy(file, package, look)
         mirrors = package.payload.mirrors if package.payload is not None else ()
         payload = Payload(file=file.name, sha256=sha256, length_bytes=length, mirrors=mirrors)
         kept = [e for e in self._entries() if (e.brand, e.package) != (brand.brand, package.id)]
@@ -94,8 +111,8 @@ class PackageIndex:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HostError("package-index", f"{self._path} cannot be read: {error}.") from error
 
-    def _copy(self, file: Path, package: Package) -> tuple[str, int]:
-        """(SHA-256, length) of the copy, which lies under its final name."""
+    def _copy(self, file: Path, package: Package, look: Callable[[Path], None]) -> tuple[str, int]:
+        """(SHA-256, length) of the copy, which lies under its final name. What is looked at is the copy (security D2)."""
         digest, length, made = hashlib.sha256(), 0, ""
         try:
             self._payloads.mkdir(parents=True, exist_ok=True)
@@ -109,6 +126,7 @@ class PackageIndex:
                     os.fsync(copy.fileno())
             payload = Payload(file=file.name, sha256=digest.hexdigest(), length_bytes=length)
             _check_declared(package, payload)
+            look(Path(made))
             final = self._payloads / payload.path
             final.parent.mkdir(parents=True, exist_ok=True)
             Path(made).chmod(0o644)
