@@ -375,19 +375,22 @@ def _overloaded(folder: Path, repository: SignedRepository) -> Behaviour:
     return status(503, Retry_After="86400")
 
 
+@pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize("first", ["bad", "good"])
 @pytest.mark.parametrize("spoil", [_stale, _wrong_signatures, _own_timestamp, _mixed, _other_targets, _garbage, _endless,
                                    _drip, _silent, _sign_in, _overloaded], ids=lambda spoil: spoil.__name__.strip("_"))
 def test_a_malicious_mirror_does_not_stand_before_a_good_one(repository: SignedRepository, tmp_path: Path, spoil: Spoil,
-                                                             first: str) -> None:
-    """A2, A5, A7: whatever it serves, and in whichever order the two are named, the newest data comes out, and a driver."""
+                                                             first: str, fresh: bool) -> None:
+    """A2, A5, A7: whatever it serves, in whichever order the two are named, and whether the machine has seen the newest
+    data before or nothing yet: the newest data comes out, and a driver."""
     target = repository.release(ACME)
     repository.keep(tmp_path / "kept")
     repository.release(with_sequence(ACME, 2))
     driver = repository.add_payload("libacme.deb", b"driver")
     bad_folder = tmp_path / "mirror"
     shutil.copytree(repository.folder, bad_folder)
-    repository.client(tmp_path).refresh()
+    if not fresh:
+        repository.client(tmp_path).refresh()
     behaviour = spoil(bad_folder, repository)
     with HostileServer(bad_folder) as bad, HostileServer(repository.folder) as good:
         bad.misbehave("metadata/" if behaviour else "payloads/", behaviour or wrong_bytes())

@@ -1,6 +1,7 @@
 """How long and how much anything from outside may take (security A7)."""
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -32,6 +33,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     lock_wait_s: float = 60.0
     disk_reserve: int = 16_000_000
     clock_slack_s: float = 86_400.0
+
+    def hasty(self) -> "Limits":
+        """For what can be done without: looking at a further address when one has answered."""
+        return replace(self, connect_s=min(self.connect_s, 3.0), silence_s=min(self.silence_s, 3.0),
+                       metadata_s=min(self.metadata_s, 6.0))
 
 
 MANIFEST_BYTES = 1_000_000

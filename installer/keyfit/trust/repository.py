@@ -13,7 +13,7 @@ from keyfit.model.catalog import Brand, Manifest, Payload, Staged, brand_target,
 from keyfit.model.policy import Policy
 from keyfit.model.result import Message
 from keyfit.ports import Clock, Offer, Progress, Refusal
-from keyfit.privatefiles import FileLock, private_directory
+from keyfit.privatefiles import FileLock, private_directory, read_private
 from keyfit.trust import grants
 from keyfit.trust.addresses import check_repository, host_of
 from keyfit.trust.floors import Floors, clock_behind, files_of
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _BAD_DATA = (NetworkError, TrustError)
+_MAX_TIMESTAMP = 16_384
+"""As large as python-tuf takes one (`UpdaterConfig.timestamp_max_length`)."""
 
 
 class TufRepository:
@@ -66,6 +68,7 @@ class TufRepository:
         self._policy = policy or Policy()
         self._grace_s = grace_s
         self._transport = Transport(self._limits)
+        self._hasty = Transport(self._limits.hasty())
         self._floors = Floors(metadata_dir, built_at)
         self._current: tuple[str, CheckedAddress] | None = None
         self._good_files: set[str] = set()
@@ -76,7 +79,9 @@ class TufRepository:
         return self._kind == "media"
 
     def refresh(self) -> None:
-        """Bring the metadata up to date: the whole TUF client workflow, at the first address that passes it.
+        """Bring the metadata up to date: the whole TUF client workflow, at the first address that passes it. The others are
+        looked at for newer metadata, with less patience: one address alone could keep back what is new until its
+        timestamp expires.
 
         Raises:
             NetworkError: no address could be reached.
@@ -86,6 +91,7 @@ class TufRepository:
         self._current = None
         with self._lock():
             self._at_any_address(lambda _: None)
+            self._look_for_newer()
 
     def manifest(self, target: str) -> Manifest | None:
         """The verified manifest at a target path, without what may not be used; None if the repository has no such target.
@@ -247,9 +253,32 @@ class TufRepository:
             return poor[0]
         raise most_telling(failures)
 
+    def _look_for_newer(self) -> None:
+        """Go over to another address if it has newer metadata. The one in use is the first that did not fail, so only
+        those after it are asked."""
+        if self._current is None:
+            return
+        used = self._current
+        for url in self._urls[self._urls.index(used[0]) + 1:]:
+            try:
+                before = self._timestamp()
+                self._opened(url, self._hasty)
+                if self._timestamp() != before:
+                    used = (url, self._opened(url, self._transport))
+            except _BAD_DATA:
+                continue
+        self._current = used
+
+    def _timestamp(self) -> bytes | None:
+        """The newest timestamp that was verified, as it is kept."""
+        return read_private(self._metadata_dir / self._kind / "timestamp.json", _MAX_TIMESTAMP)
+
     def _checked(self, url: str) -> "CheckedAddress":
-        if self._current is not None and self._current[0] == url:
-            return self._current[1]
+        if self._current is None or self._current[0] != url:
+            self._current = (url, self._opened(url, self._transport))
+        return self._current[1]
+
+    def _opened(self, url: str, transport: Transport) -> "CheckedAddress":
         from keyfit.trust.metadata import CheckedAddress, Fetcher, check_root
 
         check_root(self._trusted_root)
@@ -257,10 +286,9 @@ class TufRepository:
         private_directory(folder)
         hosts = frozenset(host_of(each) for each in self._urls)
         address = CheckedAddress(metadata_url=url + "metadata/", targets_url=url + "targets/", folder=folder,
-                                 trusted_root=self._trusted_root, fetcher=Fetcher(self._transport, hosts),
+                                 trusted_root=self._trusted_root, fetcher=Fetcher(transport, hosts),
                                  reference_time=self._reference_time(), grace_s=self._grace_s)
         self._note_date(address.signed_at())
-        self._current = (url, address)
         return address
 
     def _reference_time(self) -> float:
