@@ -1,7 +1,8 @@
 """Reads `drivers/<brand>/driver.toml` into `keyfit.model.catalog.Brand`, and tells every fault of every file at once.
 
-Order of the checks: size and encoding, nesting, TOML syntax, size of numbers, the published JSON schema, and last the
-conversion into the types themselves. What the values mean together is `keyfit.publisher.lint`'s matter.
+Order of the checks: size and encoding, nesting, TOML syntax, size of numbers, and the conversion into the types themselves.
+The published JSON schema is made from these types and forbids nothing more; a file that cannot be converted is held against
+it, because it names all faults instead of the first. What the values mean together is `keyfit.publisher.lint`'s matter.
 """
 
 import re
@@ -9,6 +10,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from keyfit.errors import DataError
 from keyfit.model.catalog import Brand
@@ -102,12 +105,15 @@ def _read(path: Path) -> tuple[Brand | None, list[str]]:
     data, problem = _parse(text)
     if problem:
         return None, [f"{name}:{problem}"]
+    faults = list(_shape_faults(data))
+    if not faults:
+        try:
+            return msgspec.convert(data, Brand), []
+        except msgspec.ValidationError as error:
+            faults = list(_faults(data)) or [_conversion_fault(error)]
     lines = line_map(text)
-    faults = list(_faults(data))
-    if faults:
-        placed = sorted({(line_of(lines, place), fault) for place, fault in faults})
-        return None, [f"{name}:{line}: {fault}" for line, fault in placed]
-    return _convert(data, lines, name)
+    placed = sorted({(line_of(lines, place), fault) for place, fault in faults})
+    return None, [f"{name}:{line}: {fault}" for line, fault in placed]
 
 
 def _decode(raw: bytes) -> tuple[str, str]:
@@ -142,10 +148,6 @@ def _parse(text: str) -> tuple[dict[str, Any], str]:
 
 def _faults(data: dict[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """(path, problem) of everything that the schema forbids."""
-    shape = list(_shape_faults(data))
-    if shape:  # the schema checker cannot print such values
-        yield from shape
-        return
     for error in _validator().iter_errors(data):
         yield from _explain(error)
 
@@ -271,17 +273,12 @@ def _plain(key: str) -> str:
     return key if key.isascii() and key.isprintable() and len(key) <= _SHOWN else _shown(key)
 
 
-def _convert(data: dict[str, Any], lines: Mapping[KeyPath, int], name: str) -> tuple[Brand | None, list[str]]:
-    import msgspec
-
-    try:
-        return msgspec.convert(data, Brand), []
-    except msgspec.ValidationError as error:
-        message = str(error)
-        found = _MSGSPEC_PATH.search(message)
-        path = _path_in(found.group(1)) if found else ()
-        text = _MSGSPEC_PATH.sub("", message)
-        return None, [f"{name}:{line_of(lines, path)}: {_dotted(path)}: {text}"]
+def _conversion_fault(error: msgspec.ValidationError) -> tuple[KeyPath, str]:
+    """(path, problem) of what the types forbid and the schema cannot say."""
+    message = str(error)
+    found = _MSGSPEC_PATH.search(message)
+    path = _path_in(found.group(1)) if found else ()
+    return path, f"{_dotted(path)}: {_MSGSPEC_PATH.sub('', message)}"
 
 
 def _path_in(text: str) -> KeyPath:

@@ -1,11 +1,14 @@
 """What a brand file has to mean, beyond its form: each check names file and line.
 
-"error" keeps a release from being made; "warning" is something to look at, such as a claim on a whole vendor.
+"error" keeps a release from being made; "warning" is something to look at, such as a claim on a whole vendor. Where things
+stand in a file is looked up only when there is something to tell, so that thousands of sound files cost little more than
+reading them.
 """
 
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from ipaddress import ip_address
 from itertools import combinations
 from pathlib import Path
@@ -16,19 +19,16 @@ import msgspec
 from msgspec import Struct
 
 from keyfit.core.text import clean
-from keyfit.model.catalog import Brand, CcidListEntry, Match, Package, UdevRule
+from keyfit.errors import DataError
+from keyfit.model.catalog import Brand, CcidListEntry, Match, UdevRule
 from keyfit.model.usb import CLASS_SMART_CARD
+from keyfit.publisher import blocklist
 from keyfit.publisher.brandfile import FILE_NAME, shown_path
-from keyfit.publisher.compile import claimed_ids, used_sources
+from keyfit.publisher.compile import claimed_ids
+from keyfit.publisher.lint.packages import package_faults
 from keyfit.publisher.overlap import Overlap, overlap
 from keyfit.publisher.readme import readme_faults
 from keyfit.publisher.toml_lines import KeyPath, line_map, line_of
-
-KIND_SYSTEMS: dict[str, tuple[str, ...]] = {
-    "distribution": ("linux",), "deb": ("linux",), "rpm": ("linux",), "archive": ("linux", "macos", "windows"),
-    "msi": ("windows",), "exe": ("windows",), "inf": ("windows",), "pkg": ("macos",), "dmg": ("macos",),
-}
-"""Package kind -> the systems that can install it."""
 
 
 class Problem(Struct, frozen=True, kw_only=True, order=True):
@@ -43,10 +43,22 @@ class Problem(Struct, frozen=True, kw_only=True, order=True):
         return f"{self.path}:{self.line}: {self.level}: {self.text}"
 
 
-class _File(Struct, frozen=True, kw_only=True):
-    brand: Brand
-    folder: Path
-    lines: dict[KeyPath, int]
+class _File:
+    """A brand with its folder, and the lines of its file when they are asked for."""
+
+    def __init__(self, brand: Brand, folder: Path) -> None:
+        self.brand = brand
+        self.folder = folder
+
+    @cached_property
+    def values(self) -> list[tuple[KeyPath, str, object]]:
+        """Every field of the brand, as `_walk` gives them."""
+        return list(_walk(self.brand))
+
+    @cached_property
+    def lines(self) -> dict[KeyPath, int]:
+        """Path of every value -> line."""
+        return line_map((self.folder / FILE_NAME).read_text(encoding="utf-8").replace("\r\n", "\n"))
 
     def error(self, path: KeyPath, text: str) -> Problem:
         return Problem(path=self.name, line=line_of(self.lines, path), level="error", text=text)
@@ -74,18 +86,21 @@ def lint(brands: Sequence[Brand], folder: Path) -> tuple[Problem, ...]:
         for check in CHECKS:
             problems += check(file)
     problems += _overlaps(files)
+    problems += _blocked(files, folder)
     return tuple(sorted(problems))
 
 
 def _locate(brands: Sequence[Brand], folder: Path) -> tuple[list[_File], list[Problem]]:
-    """Each brand with its folder and lines; a brand that no file holds is a problem."""
+    """Each brand with its folder; a brand that no file holds is a problem."""
+    paths = sorted(folder.glob(f"*/{FILE_NAME}"))
+    if len(paths) == len(brands):  # as `load_brands` gives them: in the order of the folders
+        return [_File(brand, path.parent) for brand, path in zip(brands, paths, strict=True)], []
     wanted = {brand.brand: brand for brand in brands}
     files = []
-    for path in sorted(folder.glob(f"*/{FILE_NAME}")):
-        text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-        brand = wanted.pop(str(tomllib.loads(text).get("brand")), None)
+    for path in paths:
+        brand = wanted.pop(str(tomllib.loads(path.read_text(encoding="utf-8")).get("brand")), None)
         if brand is not None:
-            files.append(_File(brand=brand, folder=path.parent, lines=line_map(text)))
+            files.append(_File(brand, path.parent))
     missing = [Problem(path=f"{folder.name}/{name}/{FILE_NAME}", line=1, level="error",
                        text=f"expected a file for the brand {name}, found none") for name in sorted(wanted)]
     return files, missing
@@ -97,9 +112,10 @@ def _check_folder(file: _File) -> Iterator[Problem]:
 
 
 def _check_sources(file: _File) -> Iterator[Problem]:
-    declared, used = set(file.brand.sources), set(used_sources(file.brand))
-    for path, _, value in _walk(file.brand):
+    declared, used = set(file.brand.sources), set[str]()
+    for path, _, value in file.values:
         if path[-1] in ("sources", "insert_order_sources") and isinstance(value, tuple):
+            used.update(value)
             for index, key in enumerate(value):
                 if key not in declared:
                     yield file.error((*path, index), f"expected a key of [sources], came {key!r}")
@@ -110,7 +126,7 @@ def _check_sources(file: _File) -> Iterator[Problem]:
 def _check_texts(file: _File) -> Iterator[Problem]:
     """Every text in every language of the brand's `names`, English among them; nothing unprintable anywhere."""
     languages = {"en", *file.brand.names}
-    for path, name, value in _walk(file.brand):
+    for path, name, value in file.values:
         if isinstance(value, str) and value and clean(value, len(value)) != value:
             yield file.error(path, "expected one line of printable text without repeated spaces, came " + ascii(value))
         if isinstance(value, dict) and name != "sources" and value:
@@ -168,23 +184,9 @@ def _match_faults(match: Match, class_driver: bool) -> Iterator[str]:
 
 def _check_packages(file: _File) -> Iterator[Problem]:
     for index, package in enumerate(file.brand.package):
-        for text in _package_faults(package):
-            yield file.error(("package", index), f"{package.id}: {text}")
-
-
-def _package_faults(package: Package) -> Iterator[str]:
-    if package.on.system not in KIND_SYSTEMS[package.kind]:
-        yield f"expected one of {', '.join(KIND_SYSTEMS[package.kind])} for the kind {package.kind}," \
-              f" came {package.on.system}"
-    if package.kind == "distribution" and (package.file or package.payload):
-        yield "expected no file: the system's own archives have it"
-    if package.kind != "distribution" and not package.file:
-        yield f"expected the name of the file for the kind {package.kind}, came none"
-    if (package.kind == "archive") != bool(package.files):
-        yield "expected files for an archive, and for nothing else"
-    for name in package.files:
-        if not re.fullmatch(r"(?!.*(^|/)\.{1,2}(/|\Z))[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*", name):
-            yield f"expected a path inside the archive, came {name!r}"
+        for level, text in package_faults(package):
+            tell = file.error if level == "error" else file.warning
+            yield tell(("package", index), f"{package.id}: {text}")
 
 
 def _check_pages(file: _File) -> Iterator[Problem]:
@@ -249,6 +251,23 @@ def _check_readme(file: _File) -> Iterator[Problem]:
 CHECKS: tuple[Callable[[_File], Iterable[Problem]], ...] = (
     _check_folder, _check_sources, _check_texts, _check_ids, _check_matches, _check_packages, _check_pages,
     _check_patches, _check_readme)
+
+
+def _blocked(files: Sequence[_File], folder: Path) -> Iterator[Problem]:
+    """Security B6: declared files that are on the list of vulnerable drivers, and the list itself."""
+    path = folder / blocklist.FILE_NAME
+    if not path.is_file():
+        return
+    try:
+        known = blocklist.load_blocklist(path)
+    except DataError as error:
+        yield from (Problem(path=shown_path(path), line=1, level="error", text=text) for text in error.problems)
+        return
+    for file in files:
+        for index, package in enumerate(file.brand.package):
+            if package.payload is not None and package.payload.sha256 in known.hashes:
+                yield file.error(("package", index, "payload"), f"{package.id}: the file is on the driver block list:"
+                                 f" {known.hashes[package.payload.sha256]}")
 
 
 def _overlaps(files: Sequence[_File]) -> Iterator[Problem]:
