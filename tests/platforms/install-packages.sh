@@ -10,12 +10,14 @@ set -eu
 # pcscd, libccid, libpcsclite1: the real smart-card daemon, driver and client library
 # usbutils, libusb-1.0-0, libudev1: the real programs that the fake bus is compared with
 # softhsm2, opensc, libnss3-tools, gcc, libc6-dev: a real PKCS#11 module, its tools, misbehaving modules, modutil
+# libarchive-tools, unzip, shellcheck: offline kits as other programs read them, and their start menu
 # faketime: another clock for the programs under test
 # util-linux, iproute2, bash, dpkg, procps: namespaces, and packages installed inside them
 needed="umockdev gir1.2-umockdev-1.0 python3-gi python3-cryptography
         pcscd libccid libpcsclite1
         usbutils libusb-1.0-0 libudev1
         softhsm2 opensc libnss3-tools gcc libc6-dev
+        libarchive-tools unzip shellcheck
         faketime
         util-linux iproute2 bash dpkg procps"
 
