@@ -211,7 +211,7 @@ class Keyring:
         if kind not in self._secrets:
             if self._ask is None:
                 raise UserError("passphrase-needed", f"The keys need a {kind} and none was given.",
-                                hint="Use --passphrase-file FILE.")
+                                hint=f"Use --{kind}-file FILE.")
             self._secrets[kind] = self._ask(kind)
         return self._secrets[kind]
 

@@ -21,8 +21,23 @@ DIR = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 EXISTING = click.Path(path_type=Path, exists=True)
 
-passphrase_option = click.option("--passphrase-file", type=FILE, metavar="FILE",
-                                 help="Passphrase of the key files, or PIN of the device; without it you are asked.")
+_PIN_FILE = "keyfit.pin_file"
+"""Where the option's value waits in click's context until a device asks for it."""
+
+
+def passphrase_option(function: F) -> F:
+    """Add `--passphrase-file`, which the command is given, and `--pin-file`, which `ask_secret` finds."""
+    function = click.option("--pin-file", type=FILE, metavar="FILE", expose_value=False, callback=_keep_pin_file,
+                            help="PIN of a PKCS#11 device; without it you are asked.")(function)
+    return click.option("--passphrase-file", type=FILE, metavar="FILE",
+                        help="Passphrase of the key files; without it you are asked.")(function)
+
+
+def _keep_pin_file(context: click.Context, _option: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        context.meta[_PIN_FILE] = value
+
+
 drivers_option = click.option("--drivers", type=EXISTING, default=Path("drivers"), show_default=True, metavar="DRIVERS",
                               help="Folder of brand data.")
 replace_option = click.option("--replace", is_flag=True, help="Drop a signing request that waits.")
@@ -78,8 +93,10 @@ def index(folder: Path) -> Any:
 
 
 def ask_secret(file: Path | None) -> "AskSecret":
-    """Secrets from a file, or typed."""
-    return lambda kind: secret(file, kind)
+    """Secrets from files, or typed."""
+    context = click.get_current_context(silent=True)
+    pin_file: Path | None = context.meta.get(_PIN_FILE) if context is not None else None
+    return lambda kind: secret(pin_file if kind == "pin" else file, kind)
 
 
 def secret(file: Path | None, kind: str = "passphrase", *, new: bool = False) -> bytes:
