@@ -323,6 +323,20 @@ def test_a4_what_was_refused_raises_no_floor_and_withdraws_nothing(stolen: Layer
     assert named(stolen.client(tmp_path), OWN) == {"acme": ACME}
 
 
+def test_a5_the_grant_withdraws_for_all_sources_even_if_the_brands_data_is_refused(stolen: LayeredRepository,
+                                                                                   tmp_path: Path) -> None:
+    """A5: a kit, in which the publisher speaks for the brand, has the version that the grant withdrew."""
+    stolen.put(by_name(acme(sequence=9, class_driver=True)), msgspec.structs.replace(GRANT, minimum=4))
+    assert refused(stolen, tmp_path).code == "grant-exceeded"
+    kit = LayeredRepository(tmp_path / "kit")
+    kit.put(by_name(ACME))
+
+    with pytest.raises(TrustError) as caught:
+        kit.client(tmp_path, kind="media").manifest(OWN)
+
+    assert caught.value.code == "below-minimum"
+
+
 def test_a4_without_a_grant_nothing_of_the_brand_is_used(repository: LayeredRepository, tmp_path: Path) -> None:
     """A4: fail closed."""
     repository.remove(grant_target("acme"))

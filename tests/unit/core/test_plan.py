@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from keyfit.core.conditions import fits, version_holds
-from keyfit.core.plan import draft, finish, plan_id
+from keyfit.core.plan import draft, finish, identities, plan_id
 from keyfit.model.catalog import CcidListEntry, Condition, Conflict, Service
-from keyfit.model.plan import DistributionPackages, PackageFile
+from keyfit.model.plan import DistributionPackages, PackageFile, Part
 from tests.sim.brands import LINUX, SOURCES, a_brand, a_device, a_match, a_module, a_package, facts
 
 ENTRY = CcidListEntry(id="entry", id_vendor=0x1234, id_product=1, friendly_name="Acme One", on=LINUX,
@@ -24,6 +24,29 @@ def test_packages_come_first_then_patches_then_registration() -> None:
         "distribution-package", "ccid-list-entry", "service", "p11-kit-module", "firefox-policy", "nss-module"]
     assert made.steps[0].change == DistributionPackages(manager="apt", names=("pcscd", "libacme"))
     assert all(s.reason and s.undo and s.action for s in made.steps)
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_every_step_is_in_exactly_one_part(offline: bool) -> None:
+    brand = msgspec.structs.replace(BRAND, package=(*BRAND.package, a_package("opensc", component="module")))
+    machine = facts(browsers=("firefox", "chromium"))
+
+    def kinds(part: Part) -> list[str]:
+        made = draft(brand, None, None, machine, target="t", installed=(), part=part, offline=offline)
+        assert finish(made, ()).part == part
+        changes = [s.change for s in made.steps]
+        return [key for c in changes for key in identities(c)]
+
+    assert sorted(kinds("system") + kinds("driver")) == sorted(kinds("all"))
+    assert kinds("system") == ["package:pcscd", *([] if offline else ["package:libacme"]), "reader:1234:0001",
+                               "service:pcscd.socket"]
+
+
+def test_two_parts_are_two_plans_even_if_neither_has_a_step() -> None:
+    parts: tuple[Part, ...] = ("all", "system", "driver")
+    made = [draft(BRAND, None, None, facts(), target="t", installed=(), part=part) for part in parts]
+
+    assert len({finish(each, {s.id for s in each.steps}).id for each in made}) == 3
 
 
 def test_into_a_tree_the_file_is_taken_and_what_needs_a_running_system_is_left_out() -> None:
