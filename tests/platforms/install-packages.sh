@@ -13,13 +13,15 @@ set -eu
 # libarchive-tools, unzip, shellcheck: offline kits as other programs read them, and their start menu
 # faketime: another clock for the programs under test
 # util-linux, iproute2, bash, dpkg, procps: namespaces, and packages installed inside them
+# osslsigncode, msitools, wixl, gcab, rpm, zstd, binutils-mingw-w64-*: real signed programs, installers and packages to look into
 needed="umockdev gir1.2-umockdev-1.0 python3-gi python3-cryptography
         pcscd libccid libpcsclite1
         usbutils libusb-1.0-0 libudev1
         softhsm2 opensc libnss3-tools gcc libc6-dev
         libarchive-tools unzip shellcheck
         faketime
-        util-linux iproute2 bash dpkg procps"
+        util-linux iproute2 bash dpkg procps
+        osslsigncode msitools wixl gcab rpm zstd binutils-mingw-w64-x86-64 binutils-mingw-w64-i686"
 
 missing=""
 for package in $needed; do
