@@ -26,7 +26,6 @@ from keyfit.publisher.mirror_folder import STATE, MirrorFolder
 from keyfit.trust.repository import TufRepository
 from tests.sim.brands import a_brand, a_match, a_package
 from tests.sim.repository import (
-    IMPATIENT,
     Behaviour,
     HostileServer,
     SignedRepository,
@@ -649,4 +648,3 @@ def test_the_rate_is_kept_to(published: Published, mirror: Mirror) -> None:
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["mirror", "--help"]) == 0
     assert "Example: keyfit-publish mirror https://" in capsys.readouterr().out
-    assert IMPATIENT.redirects == 3
