@@ -124,7 +124,7 @@ def _general(common: Mapping[str, Any], tongue: Tongue, told: Mapping[str, Told]
     files = [file for one in told.values() for file in one.files if file.payload is not None]
     yield _page("index.html", "home.html", tongue, common)
     yield _page("brands.html", "brands.html", tongue, common)
-    yield _page("pictures.html", "pictures.html", tongue, dict(common) | {"shelves": _shelves(site, told)})
+    yield _page("pictures.html", "pictures.html", tongue, dict(common) | {"shelves": _shelves(site, common["order"])})
     yield _page("numbers.html", "numbers.html", tongue, common)
     yield _page("changes.html", "changes.html", tongue, dict(common) | {"kinds": CHANGE_KINDS})
     copied = any(not _elsewhere(program) for program in site.programs)
@@ -172,10 +172,10 @@ def _order(told: Mapping[str, Told], tongue: Tongue) -> tuple[Told, ...]:
         one.brand.class_driver, said(one.brand.names, tongue.key)[0].casefold(), one.brand.brand)))
 
 
-def _shelves(site: Site, told: Mapping[str, Told]) -> tuple[tuple[str, tuple[tuple[Told, tuple[str, ...]], ...]], ...]:
+def _shelves(site: Site, order: Sequence[Told]) -> tuple[tuple[str, tuple[tuple[Told, tuple[str, ...]], ...]], ...]:
     """(shape, ((brand, names of its models of that shape or () for all), ...)) of every shape that something has."""
     shelves: dict[str, list[tuple[Told, tuple[str, ...]]]] = {form: [] for form in FORMS}
-    for one in told.values():
+    for one in order:
         by_form: dict[str, list[str]] = {}
         for model in one.brand.model:
             by_form.setdefault(form_of(one.brand, model, site.branding.forms), []).append(model.name)
