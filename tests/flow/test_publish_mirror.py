@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import requests
 from tuf.api.metadata import TargetFile
 
 from keyfit.model.catalog import Brand, Grant, Manifest, Payload, Staged, brand_target, device_target, grant_target
@@ -25,6 +26,7 @@ from keyfit.publisher.compile import claim_of
 from keyfit.publisher.mirror_folder import STATE, MirrorFolder
 from keyfit.trust.repository import TufRepository
 from tests.sim.brands import a_brand, a_match, a_package
+from tests.sim.nginx import Nginx
 from tests.sim.repository import (
     Behaviour,
     HostileServer,
@@ -225,6 +227,35 @@ def test_compressed_copies_are_the_same_and_always_alike(published: Published, m
     (mirror.folder / "metadata" / "timestamp.json.gz").write_bytes(b"damaged")
     mirror(published.repository.url)
     assert mirror.files() == files
+
+
+def test_nginx_sends_the_compressed_copies_and_nothing_of_the_notes(published: Published, mirror: Mirror,
+                                                                    tmp_path: Path) -> None:
+    """The real server, set up as the documentation says."""
+    mirror(published.repository.url)
+    with Nginx(mirror.folder, tmp_path / "nginx") as server:
+        assert works(mirror.client(url=server.url)) == 1
+        answers = server.answers()
+        notes = requests.get(f"{server.url}{STATE}/files.json", timeout=5).status_code
+
+    assert notes == 403
+    sent = {answer.path: answer for answer in answers if answer.status == 200}
+    metadata = [answer for path, answer in sent.items() if path.startswith("/metadata/")]
+    assert len(metadata) >= 5
+    assert {answer.coding for answer in metadata} == {"gzip"}
+    assert all(answer.body_bytes == len(mirror.files()[answer.path[1:] + ".gz"]) for answer in metadata)
+    (driver,) = [answer for path, answer in sent.items() if path.startswith("/payloads/")]
+    assert (driver.coding, driver.body_bytes) == ("-", 50_000)
+
+
+def test_a_mirror_can_be_mirrored(published: Published, mirror: Mirror, tmp_path: Path) -> None:
+    mirror(published.repository.url)
+    first, mirror.folder = mirror.folder, tmp_path / "second"
+    with Nginx(first, tmp_path / "nginx") as server:
+        mirror(server.url)
+
+    assert mirror.files() == {path.relative_to(first).as_posix(): path.read_bytes() for path in first.rglob("*")
+                              if path.is_file() and STATE not in path.parts}
 
 
 def test_a_compressed_copy_that_nobody_renews_is_not_left_behind(published: Published, mirror: Mirror) -> None:

@@ -11,6 +11,7 @@ set -eu
 # usbutils, libusb-1.0-0, libudev1: the real programs that the fake bus is compared with
 # softhsm2, opensc, libnss3-tools, gcc, libc6-dev: a real PKCS#11 module, its tools, misbehaving modules, modutil
 # libarchive-tools, unzip, shellcheck: offline kits as other programs read them, and their start menu
+# nginx-light: the web server that repositories and mirrors are served by
 # faketime: another clock for the programs under test
 # util-linux, iproute2, bash, dpkg, procps: namespaces, and packages installed inside them
 # osslsigncode, msitools, wixl, gcab, rpm, zstd, binutils-mingw-w64-*: real signed programs, installers and packages to look into
@@ -19,7 +20,7 @@ needed="umockdev gir1.2-umockdev-1.0 python3-gi python3-cryptography
         usbutils libusb-1.0-0 libudev1
         softhsm2 opensc libnss3-tools gcc libc6-dev
         libarchive-tools unzip shellcheck
-        faketime
+        nginx-light faketime
         util-linux iproute2 bash dpkg procps
         osslsigncode msitools wixl gcab rpm zstd binutils-mingw-w64-x86-64 binutils-mingw-w64-i686"
 
@@ -43,6 +44,9 @@ fi
 # it would take the user's readers. A pcscd that was there before is left as it was.
 fresh_pcscd=no
 case " $missing " in *" pcscd "*) fresh_pcscd=yes ;; esac
+# The same for nginx, which would serve on port 80.
+fresh_nginx=no
+case " $missing " in *" nginx-light "*) fresh_nginx=yes ;; esac
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update
@@ -55,4 +59,7 @@ if [ "$fresh_pcscd" = yes ] && command -v systemctl >/dev/null 2>&1; then
     else
         systemctl disable pcscd.socket
     fi
+fi
+if [ "$fresh_nginx" = yes ] && command -v systemctl >/dev/null 2>&1; then
+    if [ -d /run/systemd/system ]; then systemctl disable --now nginx; else systemctl disable nginx; fi
 fi
