@@ -8,7 +8,7 @@ trusted root and is one for code signing. Whose it is, is compared elsewhere (B2
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -25,6 +25,8 @@ NESTED_SIGNATURE = "1.3.6.1.4.1.311.2.4.1"
 RFC3161_TIMESTAMP = "1.3.6.1.4.1.311.3.3.1"
 TST_INFO = "1.2.840.113549.1.9.16.1.4"
 MAX_NESTED = 4
+CLOCK_SKEW = timedelta(days=1)
+"""How far the publisher's clock may be behind a time-stamp authority's."""
 _UTC = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.\d+)?Z", re.ASCII)
 
 FileHash = Callable[[str], bytes]
@@ -185,7 +187,7 @@ def _countersigned(node: der.Node, signer: cms.SignerInfo, certificates: tuple[b
 
 
 def _check_authority(leaf: "Certificate", certificates: tuple[bytes, ...], trust: Trust, moment: datetime) -> None:
-    if moment > trust.now:
+    if moment > trust.now + CLOCK_SKEW:
         raise cms.BadSignature(f"the time-stamp is of {moment:%Y-%m-%d}, which has not come yet")
     way = chain.build(leaf, certificates, trust.roots, moment, chain.TIME_STAMPING)
     if way.fault:

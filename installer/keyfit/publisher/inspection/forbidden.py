@@ -98,7 +98,7 @@ _WORDS = (
     _Word("Gatekeeper", r"spctl\s+--(master|global)-disable|xattr\s+-[a-z]*d[a-z]*\s+com\.apple\.quarantine"
           r"|lsquarantine"),
     _Word("access control of the system", r"\bsetenforce\s+0|selinux=disabled|aa-teardown|aa-disable"),
-    _Word("checks of downloads", r"curl\s[^\n]*(\s-k\b|--insecure)|wget\s[^\n]*--no-check-certificate"
+    _Word("checks of downloads", r"curl\b[^\n]*\s((?-i:-[a-zA-Z]*k[a-zA-Z]*\b)|--insecure)|wget\s[^\n]*--no-check-certificate"
           r"|servercertificatevalidationcallback|--allow-unauthenticated|--force-depends|--nogpgcheck|--nosignature"),
 )
 _WORDS_COMPILED = tuple((word.what, re.compile(word.pattern, re.IGNORECASE)) for word in _WORDS)
