@@ -7,7 +7,8 @@ import pytest
 from keyfit.app import install as use_case
 from keyfit.app.select import choices
 from keyfit.core.rollout import GROUPS, effective, group
-from keyfit.errors import KeyfitError, TrustError
+from keyfit.engine.journal import Journal
+from keyfit.errors import HostError, KeyfitError, TrustError
 from keyfit.model.catalog import Revocation, Staged
 from tests.flow.test_first_commands import document, keyfit, tree  # noqa: F401 - a fixture
 from tests.sim.brands import a_brand, a_device, a_match, a_package, facts
@@ -98,6 +99,23 @@ def test_a5_when_it_is_taken_back_who_has_it_is_not_downgraded(world: World) -> 
 
     world.repository.brands = [with_sequence(ACME, 7)]
     assert planned(world) == 7
+
+
+@pytest.mark.parametrize("elevated", [True, False])
+def test_a_record_that_cannot_be_read_stops_whoever_may_change_something(world: World, tmp_path: Path,
+                                                                        elevated: bool) -> None:
+    """An ordinary user may still see a plan; with rights, what is installed has to be known."""
+    have(world)
+    world.repository.staged = []
+    world.journal = Journal(tmp_path / "state")
+    (tmp_path / "state").chmod(0o777)
+    world.host = SimHost(tmp_path / "again", machine=world.host.facts().machine, elevated=elevated)
+
+    if elevated:
+        with pytest.raises(HostError):
+            planned(world)
+    else:
+        assert planned(world) == 5
 
 
 def test_a_new_brand_that_is_only_staged_is_unknown_to_the_others(world: World) -> None:
