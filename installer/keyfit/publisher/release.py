@@ -26,7 +26,7 @@ from keyfit.errors import HostError, UserError
 from keyfit.privatefiles import FileLock, write_private
 from keyfit.publisher.draft import Draft, Missing, Sign, count_bins
 from keyfit.publisher.keyring import AskSecret, Keyring
-from keyfit.publisher.repository import Published, PublisherRepository, new_target
+from keyfit.publisher.repository import Published, PublisherRepository, write_targets
 from keyfit.publisher.request import SigningRequest, lacking_words, read_request, write_request
 from keyfit.publisher.roles import MEDIA, ONLINE, Layout
 from keyfit.publisher.state import State
@@ -139,8 +139,7 @@ class Workplace:
         if not lacking:
             return Outcome(published=self._publish(draft))
         self.request_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path, data in draft.files.items():
-            new_target(self.request_folder / "targets", path, data)
+        write_targets(self.request_folder / "targets", draft.files)
         write_request(self.request_file, draft, tuple(summary), self.keyring, number or uuid.uuid4().hex[:12])
         return Outcome(request=self.request_file, lacking=tuple(lacking), words=self.words(lacking))
 
@@ -186,8 +185,7 @@ class Workplace:
         return lacking_words(lacking, {entry.keyid: entry.name for entry in self.keyring.entries()})
 
     def _publish(self, draft: Draft) -> Published:
-        for path, data in draft.files.items():
-            new_target(self.request_folder / "targets", path, data)
+        write_targets(self.repository.folder / "targets", draft.files)  # nothing names them yet
         self.request_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark = self.request_folder / "publishing"
         write_private(mark, str(draft.roles["timestamp"].signed.version).encode())

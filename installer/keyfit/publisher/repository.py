@@ -238,18 +238,44 @@ def target_file(path: str, sha256: str) -> str:
     return f"targets/{folder}/{sha256}.{name}"
 
 
-def new_target(folder: Path, path: str, data: bytes) -> None:
-    """Write a target's content into a folder of new targets.
+def write_targets(folder: Path, targets: Mapping[str, bytes]) -> None:
+    """Write targets' contents under the names that they are served by. One that is there already is left alone: it may be
+    being read. Plain os calls, since there may be a hundred thousand.
+
+    Args:
+        folder: stands for the repository's `targets/`.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: one cannot be written.
     """
-    file = folder / target_file(path, hashlib.sha256(data).hexdigest()).removeprefix("targets/")
+    made: set[str] = set()
+    base = str(folder)
+    for path, data in targets.items():
+        file = os.path.join(base, target_file(path, hashlib.sha256(data).hexdigest())[len("targets/"):])  # noqa: PTH118
+        try:
+            directory = file.rpartition("/")[0]
+            if directory not in made:
+                os.makedirs(directory, exist_ok=True)  # noqa: PTH103
+                made.add(directory)
+            _write_target(file, data)
+        except OSError as error:
+            raise cannot_publish(Path(file), error) from error
+
+
+def _write_target(file: str, data: bytes) -> None:
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
-    except OSError as error:
-        raise cannot_publish(file, error) from error
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        with open(file, "rb") as old:
+            if old.read(len(data) + 1) == data:
+                return
+        fresh = file + ".new"  # what a power cut left; its name is its hash, so nothing good can be under it
+        with open(fresh, "wb") as new:
+            new.write(data)
+        os.replace(fresh, file)  # noqa: PTH105
+        return
+    with os.fdopen(handle, "wb") as new:
+        new.write(data)
 
 
 def cannot_publish(path: Path, error: OSError) -> StorageError:
