@@ -87,7 +87,8 @@ def test_b3_with_the_extended_signature_names_are_covered_too(make: Make, vendor
     data = made.read_bytes()
     with made.open("rb") as file:
         container = CompoundFile(Source(file))
-        entry = next(one for one in container.children(container.root) if one.name == "\x05SummaryInformation".encode("utf-16-le"))
+        name = "\x05SummaryInformation".encode("utf-16-le")
+        entry = next(one for one in container.children(container.root) if one.name == name)
     assert data.count(entry.raw) == 1
     renamed = bytearray(entry.raw)
     renamed[96:100] = b"\x01\0\0\0"  # state bits, which no stream's bytes tell
