@@ -94,7 +94,7 @@ def site_address(address: str) -> str:
 def _name_faults(names: Texts) -> list[str]:
     problems = [] if "en" in names else ["name: expected one in English (en), came none"]
     for language, name in names.items():
-        if clean(name, 80) != name:
+        if not name or clean(name, 80) != name:
             problems.append(f"name.{language}: expected one line of at most 80 visible characters, came {name!a}")
     return problems
 

@@ -27,7 +27,7 @@ class Catalogue:
         self._escaped = {key: escape(text) for key, text in self._texts.items()}
         self.used: set[str] = set()
 
-    def keys(self) -> set[str]:
+    def known(self) -> set[str]:
         """Every key."""
         return set(self._texts)
 
