@@ -15,6 +15,7 @@ set -eu
 # faketime: another clock for the programs under test
 # util-linux, iproute2, bash, dpkg, procps: namespaces, and packages installed inside them
 # osslsigncode, msitools, wixl, gcab, rpm, zstd, binutils-mingw-w64-*: real signed programs, installers and packages to look into
+# chromium, chromium-driver, fonts-wqy-microhei: the download site in a real browser, with Chinese
 needed="umockdev gir1.2-umockdev-1.0 python3-gi python3-cryptography
         pcscd libccid libpcsclite1
         usbutils libusb-1.0-0 libudev1
@@ -22,6 +23,7 @@ needed="umockdev gir1.2-umockdev-1.0 python3-gi python3-cryptography
         libarchive-tools unzip shellcheck
         nginx-light faketime
         util-linux iproute2 bash dpkg procps
+        chromium chromium-driver fonts-wqy-microhei
         osslsigncode msitools wixl gcab rpm zstd binutils-mingw-w64-x86-64 binutils-mingw-w64-i686"
 
 missing=""
