@@ -103,6 +103,15 @@ class PackageIndex:
             raise _cannot_write(self._path, error) from error
         return payload
 
+    def add_program(self, file: Path) -> Payload:
+        """Copy a setup of Keyfit itself into the repository; it is named in the manifests of the role `app`, not here.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        sha256, length = self._copy(file, None, lambda _: None)
+        return Payload(file=file.name, sha256=sha256, length_bytes=length)
+
     def _entries(self) -> list[AddedPackage]:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=list[AddedPackage])
@@ -111,7 +120,7 @@ class PackageIndex:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HostError("package-index", f"{self._path} cannot be read: {error}.") from error
 
-    def _copy(self, file: Path, package: Package, look: Callable[[Path], None]) -> tuple[str, int]:
+    def _copy(self, file: Path, package: Package | None, look: Callable[[Path], None]) -> tuple[str, int]:
         """(SHA-256, length) of the copy, which lies under its final name. What is looked at is the copy (security D2)."""
         digest, length, made = hashlib.sha256(), 0, ""
         try:
@@ -125,7 +134,8 @@ class PackageIndex:
                         copy.write(chunk)
                     os.fsync(copy.fileno())
             payload = Payload(file=file.name, sha256=digest.hexdigest(), length_bytes=length)
-            _check_declared(package, payload)
+            if package is not None:
+                _check_declared(package, payload)
             look(Path(made))
             final = self._payloads / payload.path
             final.parent.mkdir(parents=True, exist_ok=True)

@@ -87,14 +87,16 @@ def next_states(brands: Sequence[Brand], old: State, share: int) -> tuple[list[B
         share: of the machines, in hundredths of a percent, that get a newer sequence; 10 000 for all.
 
     Raises:
-        DataError: code "sequence-too-low", with every brand that it is true of.
+        DataError: code "sequence-too-low" or "sequence-revoked", with every brand that it is true of.
     """
-    states, low, warnings = [], [], []
+    states, low, revoked, warnings = [], [], [], []
     for brand in brands:
         known = old.read(brand.brand)
         if known is None:
             states.append(BrandState(brand=brand.brand, main=brand, highest=brand.sequence))
             continue
+        if brand.sequence in {r.sequence for r in known.revoked}:
+            revoked.append(f"{brand.brand}: expected a sequence that was not revoked, came {brand.sequence}")
         newest = known.staged.brand if known.staged is not None else known.main
         if brand.sequence < max(known.highest, known.main.sequence):
             low.append(f"{brand.brand}: expected sequence {max(known.highest, known.main.sequence)} or more, came"
@@ -103,6 +105,9 @@ def next_states(brands: Sequence[Brand], old: State, share: int) -> tuple[list[B
             warnings.append(f"{brand.brand} has changed, but its sequence is still {brand.sequence}: machines that have"
                             " it are not told of an update.")
         states.append(_after(known, brand, share))
+    if revoked:
+        raise DataError("sequence-revoked", "expected brands with sequences that may be installed", tuple(revoked),
+                        hint="Raise `sequence` in the brand files named above.")
     if low:
         raise DataError("sequence-too-low", "expected sequences that only grow: clients would refuse this release",
                         tuple(low), hint="Raise `sequence` in the brand files named above.")

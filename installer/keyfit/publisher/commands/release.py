@@ -28,15 +28,20 @@ from keyfit.publisher.workplace import (
               help="Share of the machines that get newer versions of brands; see rollout.")
 @click.option("--hand-off", "hand_off", type=EXISTING, metavar="FILE",
               help="Certificate pages of your own, for brands that name none.")
+@click.option("--app", "apps", multiple=True, metavar="SYSTEM-ARCHITECTURE=FILE",
+              help="Instead of brand data: a setup of Keyfit itself, for example linux-amd64=FILE; repeatable.")
+@click.option("--app-version", default="", metavar="VERSION", help="Its version.")
 @replace_option
 @passphrase_option
 @common
-def command(folder: Path, drivers: Path, names: tuple[str, ...], share: float, hand_off: Path | None, replace: bool,
-            passphrase_file: Path | None) -> OperationResult:
+def command(folder: Path, drivers: Path, names: tuple[str, ...], share: float, hand_off: Path | None,
+            apps: tuple[str, ...], app_version: str, replace: bool, passphrase_file: Path | None) -> OperationResult:
     """Check and compile the brand data, sign with the keys that are here, and publish - or leave a signing request.
 
     Example: keyfit-publish release /srv/keyfit --drivers drivers
     """
+    if apps:
+        return _release_app(folder, apps, app_version, replace=replace, passphrase_file=passphrase_file)
     from keyfit.publisher import changes
     from keyfit.publisher.compile import with_files
 
@@ -54,6 +59,20 @@ def command(folder: Path, drivers: Path, names: tuple[str, ...], share: float, h
         said = [f"brands: {', '.join(b.brand for b in brands)}", f"{draft.changed_targets} manifests change"]
         outcome = work.finish(draft, changes.summary_of(draft, said))
     return told("release", outcome, warnings=tuple(warnings))
+
+
+def _release_app(folder: Path, apps: tuple[str, ...], version: str, *, replace: bool,
+                 passphrase_file: Path | None) -> OperationResult:
+    from keyfit.publisher import changes
+    from keyfit.publisher.appversion import app_targets
+
+    work = workplace(folder, passphrase_file)
+    with work.lock():
+        draft = work.begin(replace=replace)
+        targets = app_targets(work.repository, index(folder), apps, version)
+        draft.change_targets(dict(targets))
+        outcome = work.finish(draft, changes.summary_of(draft, [f"Keyfit {version}: {', '.join(sorted(targets))}"]))
+    return told("release", outcome, data={"app_version": version})
 
 
 def _some(drivers: Path, names: tuple[str, ...]) -> tuple[Any, Any]:
