@@ -39,6 +39,7 @@ OFFERED = (
     "libifd-cyberjack6",
     "libnss3-tools",
     "softhsm2",
+    "strace",
 )
 """In the guest's offline repository with everything they depend on, not installed."""
 
