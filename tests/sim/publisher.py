@@ -1,9 +1,9 @@
 """A publisher's directory in a test: brand data of one brand, and `keyfit-publish` commands run in this process."""
 
 import json
+import random
 import shutil
 import tempfile
-import random
 from pathlib import Path
 from typing import Any
 
