@@ -1,16 +1,23 @@
-"""Where every run of `keyfit` begins: a switch that imports nothing by itself, so that each way costs only what it needs.
+"""Where every run of `keyfit` begins: a switch that imports nothing by itself, so that each way
+costs only what it needs: the cheap check for updates, the child that talks to tokens, or the whole program.
 
 The adaptors are made in `keyfit.composition`.
 """
 
 import sys
 
-from keyfit.token import CHILD_COMMAND
-
 
 def main() -> None:
     """Entry point of `keyfit`."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["update"] and "--check" in arguments and sys.platform == "linux":
+        from keyfit.ui.quick import quick_check
+
+        code = quick_check(arguments[1:])
+        if code is not None:
+            sys.exit(code)
+    from keyfit.token import CHILD_COMMAND
+
     _import_msgspec()
     if arguments[:1] == [CHILD_COMMAND]:
         from keyfit.token.child import main as child_main

@@ -3,14 +3,17 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from keyfit.app.context import Context
-from keyfit.errors import BugError, HostError, UserError
+from keyfit import __version__, places
+from keyfit.app.context import Context, Keep
+from keyfit.errors import BugError, HostError, StorageError, UserError
 from keyfit.model.catalog import Catalog
 from keyfit.model.policy import Policy
+from keyfit.model.result import OperationResult
 from keyfit.ports import Host, Reporter, Repository, TokenReader, UsbBus
 from keyfit.token import CHILD_COMMAND
 from keyfit.ui.options import Options
@@ -18,16 +21,15 @@ from keyfit.ui.options import Options
 if TYPE_CHECKING:
     from keyfit.engine.journal import Journal
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(places.DATA)
 """Beside the code: the shipped catalog; in a release build also the trusted roots of repositories (root.json) and of offline
 kits (media.json), the repository's addresses (repositories.txt) and the date of the build (built.txt)."""
-STATE_DIR = "/var/lib/keyfit"
 
 
 def options_from_environment() -> Options:
     """What KEYFIT_* say; an elevated process ignores them, because the caller's environment is not to be trusted."""
     options = Options()
-    if _is_elevated():
+    if places.is_elevated():
         return options
     for name in ("root", "state_dir", "cache_dir", "emulate"):
         value = os.environ.get(f"KEYFIT_{name.upper()}")
@@ -56,6 +58,7 @@ def compose(options: Options, reporter: Reporter) -> Context:
         clock=SystemClock(),
         reporter=reporter,
         load_policy=load_policy,
+        begin_check=lambda: begin_check(options, root),
     )
 
 
@@ -131,10 +134,9 @@ def _open(options: Options, root: str, policy: Policy, urls: tuple[str, ...], ki
         what = "repository" if kind == "tuf" else "offline kit"
         raise UserError("no-trusted-root", f"The trusted root {trusted} cannot be read: {error.strerror}.",
                         hint=f"Give the {what}'s root metadata with --trust-root FILE.") from error
-    state, caches = _state_dir(options, root), _cache_dir(options, root)
-    metadata = state / "metadata" if _owns_state(options, root) else caches / "metadata"
-    return TufRepository(urls=tuple(_as_url(u) for u in urls), trusted_root=trusted_root, metadata_dir=metadata,
-                         cache_dir=caches / "payloads", kind=kind, built_at=_built_at(), policy=policy, grace_s=grace_s)
+    return TufRepository(urls=tuple(_as_url(u) for u in urls), trusted_root=trusted_root,
+                         metadata_dir=_metadata_dir(options, root), cache_dir=_cache_dir(options, root) / "payloads",
+                         kind=kind, built_at=_built_at(), policy=policy, grace_s=grace_s)
 
 
 def _built_at() -> float:
@@ -151,6 +153,34 @@ def _built_at() -> float:
                            hint="Install Keyfit again.")
         return moment.timestamp()
     return 0.0
+
+
+def begin_check(options: Options, root: str) -> Keep:
+    """Look at what the answer to a check for updates depends on, before it is looked into; what is returned writes the
+    answer down for the cheap check (see `keyfit.trust.poll`)."""
+    from keyfit.trust import poll
+    from keyfit.trust.repository import TufRepository
+
+    metadata = str(_metadata_dir(options, root))
+    trusted = str(options.trust_root or DATA / "root.json")
+
+    def look() -> dict[str, list[int] | None]:
+        return places.inputs(root, _text(options.state_dir), metadata, trusted)
+
+    before = look()
+    floors = str(Path(metadata).absolute() / "floors.json")
+
+    def keep(repository: Repository, checked_at: float, result: OperationResult) -> None:
+        standing = repository.standing() if isinstance(repository, TufRepository) else None
+        if standing is None or options.lang != "en":
+            return
+        with suppress(StorageError):  # then the next check is a strict one again
+            poll.remember(metadata, version=__version__, urls=options.repository or _lines(DATA / "repositories.txt"),
+                          inputs=before | {floors: look()[floors]}, url=standing.url, etag=standing.etag,
+                          strict_at=checked_at, expires=standing.expires, data=result.data,
+                          messages=[(m.level, m.code, m.text, m.hint) for m in result.messages])
+
+    return keep
 
 
 def open_journal(options: Options, root: str) -> "Journal":
@@ -189,25 +219,24 @@ def _root(options: Options) -> str:
 
 
 def _state_dir(options: Options, root: str) -> Path:
-    return options.state_dir or Path(root + STATE_DIR if root != "/" else STATE_DIR)
+    return Path(places.state_dir(root, _text(options.state_dir)))
 
 
 def _cache_dir(options: Options, root: str) -> Path:
-    if options.cache_dir is not None:
-        return options.cache_dir
-    if _is_elevated() and root == "/":
-        return Path("/var/cache/keyfit")
+    if sys.platform == "linux" or options.cache_dir is not None:
+        return Path(places.cache_dir(root, _text(options.cache_dir)))
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("keyfit", appauthor=False))
 
 
-def _owns_state(options: Options, root: str) -> bool:
-    return root != "/" or options.state_dir is not None or _is_elevated()
+def _metadata_dir(options: Options, root: str) -> Path:
+    beside_the_record = places.owns_state(root, _text(options.state_dir))
+    return (_state_dir(options, root) if beside_the_record else _cache_dir(options, root)) / "metadata"
 
 
-def _is_elevated() -> bool:
-    return hasattr(os, "geteuid") and os.geteuid() == 0
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _as_url(repository: str) -> str:

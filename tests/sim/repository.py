@@ -228,6 +228,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.owner.ranges and asked and self.headers.get("If-Range", etag) == etag:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
         headers = {"ETag": etag}
+        if self.headers.get("If-None-Match", "") == etag:
+            self.answer(304, b"", headers)
+            return
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         self.answer(206 if start else 200, data[start:], headers)

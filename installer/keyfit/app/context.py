@@ -9,10 +9,15 @@ from keyfit.errors import HostError
 from keyfit.model.catalog import Catalog
 from keyfit.model.host import HostFacts
 from keyfit.model.policy import Policy
+from keyfit.model.result import OperationResult
 from keyfit.ports import Clock, Host, Reporter, Repository, TokenReader, UsbBus
 
 if TYPE_CHECKING:
     from keyfit.engine.journal import Journal  # lazily: `devices` needs no database
+
+
+Keep = Callable[[Repository, float, OperationResult], None]
+"""Keeps the answer to a check for updates that began at a time, for the cheap check."""
 
 
 class Context:
@@ -24,12 +29,14 @@ class Context:
         open_journal: makes the journal; called once, when a use case first needs the record.
         open_page: opens a page in the user's browser; False if there is no graphical session.
         load_policy: reads the administrator's policy; called once, when a use case first needs it.
+        begin_check: called when a check for updates begins; what it returns is called with the answer.
     """
 
     def __init__(self, *, bus: UsbBus, host: Host, open_tokens: Callable[[], TokenReader], load_catalog: Callable[[], Catalog],
                  open_repository: Callable[[], Repository], open_journal: Callable[[], "Journal"],
                  open_page: Callable[[str], bool], clock: Clock, reporter: Reporter,
-                 load_policy: Callable[[], Policy] = Policy) -> None:
+                 load_policy: Callable[[], Policy] = Policy,
+                 begin_check: Callable[[], Keep] = lambda: lambda *_: None) -> None:
         self.bus = bus
         self.host = host
         self.clock = clock
@@ -40,6 +47,7 @@ class Context:
         self._open_repository = open_repository
         self._open_journal = open_journal
         self._load_policy = load_policy
+        self.begin_check = begin_check
 
     @cached_property
     def catalog(self) -> Catalog:

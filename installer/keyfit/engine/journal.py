@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from keyfit.engine import installed
 from keyfit.errors import BusyError, HostError, StorageError
 from keyfit.model.plan import Plan
 from keyfit.privatefiles import FileLock
@@ -119,6 +120,7 @@ class Journal:
         """The transaction ends as "done", "undone" or "removed"."""
         with self._writing() as db:
             db.execute("UPDATE txn SET state = ?, ended = ?, message = ? WHERE id = ?", (state, _now(), message, txn))
+        installed.publish(self._dir, (record.plan for record in self.records()))
 
     def open_transactions(self) -> tuple[Record, ...]:
         """Those that were begun and have not ended, newest first."""
@@ -143,6 +145,12 @@ class Journal:
         if brand is None:
             return self._records("state = 'done'")
         return self._records("state = 'done' AND brand = ?", brand)
+
+    def installed(self) -> dict[str, int]:
+        """Brand -> number of its signed data that is installed; also for who may not read the record itself."""
+        if self._file.exists() and not os.access(self._file, os.R_OK):
+            return installed.read(self._dir)
+        return installed.newest(record.plan for record in self.records())
 
     def history(self) -> tuple[Record, ...]:
         """All transactions, oldest first."""

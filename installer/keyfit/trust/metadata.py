@@ -4,9 +4,11 @@ from collections.abc import Generator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from msgspec import Struct
 from tuf.api import exceptions as tuf
-from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
@@ -28,6 +30,8 @@ class Fetcher(FetcherInterface):
     def __init__(self, transport: Transport, allowed_hosts: frozenset[str]) -> None:
         self._transport = transport
         self._allowed_hosts = allowed_hosts
+        self.etags: dict[str, str] = {}
+        """Address -> entity tag of the file that came from there."""
 
     def _fetch(self, url: str) -> Generator[bytes, None, None]:
         seconds = self._transport.limits.metadata_s
@@ -37,6 +41,8 @@ class Fetcher(FetcherInterface):
                 _drain(answer)
                 raise tuf.DownloadHTTPError(f"{origin(url)} does not have {url.rpartition('/')[2]}", answer.status)
             answer.require_data()
+            if answer.url == url:  # not if it came from elsewhere
+                self.etags[url] = answer.headers.get("ETag", "")
             first = True
             for chunk in answer.content():
                 if first and chunk.lstrip()[:1] == b"<":
@@ -63,6 +69,19 @@ def _drain(answer: Answer) -> None:
         size += len(chunk)
         if size > _ERROR_PAGE_BYTES:
             return
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """How one can see cheaply whether what was verified is still the newest.
+
+    Attributes:
+        url, etag: of the timestamp, as the server gave it; the tag may be empty.
+        expires: the first expiry of the top-level roles, in seconds since the epoch.
+    """
+
+    url: str
+    etag: str
+    expires: float
 
 
 class CheckedAddress:
@@ -106,6 +125,21 @@ class CheckedAddress:
         except (OSError, ValueError, tuf.RepositoryError):
             return 0.0
         return moment.timestamp() if moment.tzinfo and moment < timestamp.expires.astimezone(UTC) else 0.0
+
+    def standing(self) -> Standing:
+        """See `Standing`.
+
+        Raises:
+            KeyfitError: as `translated` says.
+        """
+        url = self._metadata_url + "timestamp.json"
+        try:
+            roles = [Metadata[Any].from_bytes((self._folder / f"{role}.json").read_bytes()).signed
+                     for role in (Timestamp.type, Snapshot.type, Targets.type)]
+        except (tuf.RepositoryError, OSError) as error:
+            raise translated(error, self._metadata_url, self._folder) from error
+        return Standing(url=url, etag=self._fetcher.etags.get(url, ""),
+                        expires=min(role.expires.timestamp() for role in (self._root, *roles)))
 
     def delegated_roles(self) -> tuple[str, ...]:
         """Names of the roles to which the verified top-level targets delegates, in its order.

@@ -22,7 +22,7 @@ from keyfit.trust.manifests import TARGET_NAME, brand_of, decode_grant, decode_m
 from keyfit.trust.transport import Transport
 
 if TYPE_CHECKING:
-    from keyfit.trust.metadata import CheckedAddress
+    from keyfit.trust.metadata import CheckedAddress, Standing
 
 T = TypeVar("T")
 _BAD_DATA = (NetworkError, TrustError)
@@ -117,6 +117,10 @@ class TufRepository:
         with self._lock():
             return self._at_any_address(lambda address: self._offer_from(address, target),
                                         good=lambda offer: offer is None or not offer.refused)
+
+    def standing(self) -> "Standing | None":
+        """How to see cheaply whether the address in use still says the same; None before the first refresh."""
+        return None if self._current is None else self._current[1].standing()
 
     def notes(self) -> tuple[Message, ...]:
         """Nothing: the data came from where it was asked for."""

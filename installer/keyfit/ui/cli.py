@@ -23,6 +23,7 @@ COMMANDS = {
     "certificate": "the certificate on the token and where to get one",
     "uninstall": "take back all that was installed for a brand",
     "repair": "make the machine match the record again",
+    "update": "are there newer drivers for what is installed",
     "history": "what was done when, with what result",
     "recover": "finish or take back an interrupted change",
 }
