@@ -40,19 +40,19 @@ def command(folder: Path, drivers: Path, out: Path, title: str | None, branding:
     require(folder)
     wanted = parse_programs(programs)
     site, logo = _site(folder, drivers, title, branding, base_url, hand_off)
-    pages = count = size = 0
     with fresh_folder(out) as fresh:
         site = structs.replace(site, programs=tuple(take_program(one, fresh) for one in wanted))
         if logo is not None:
             write(fresh, f"assets/{site.logo}", logo)
         for name, data in build(site):
             write(fresh, name, data)
-            count, size, pages = count + 1, size + len(data), pages + name.endswith(".html")
+        sizes = {path: path.stat().st_size for path in fresh.rglob("*") if path.is_file()}
+    pages = sum(path.suffix == ".html" for path in sizes)
     warnings = () if wanted else (Message(
         level="warning", code="no-program", text="The site offers no program.",
         hint="Name the setup programs with --program, or say on your own pages where they are."),)
-    return done("site", {"out": str(out), "pages": pages, "files": count, "size_bytes": size, "brands": len(site.brands),
-                         "programs": [structs.asdict(program) for program in site.programs]},
+    return done("site", {"out": str(out), "pages": pages, "files": len(sizes), "size_bytes": sum(sizes.values()),
+                         "brands": len(site.brands), "programs": [structs.asdict(program) for program in site.programs]},
                 f"Made {pages} pages about {len(site.brands)} brands in {out}.", warnings=warnings)
 
 
