@@ -360,9 +360,9 @@ def sign_in_page(content_type: str = "text/html; charset=utf-8") -> Behaviour:
 
 
 class CertificateAuthority:
-    """A throw-away authority with one certificate for 127.0.0.1. `path` is its own certificate."""
+    """A throw-away authority with one certificate for `address`. `path` is its own certificate."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
@@ -385,8 +385,8 @@ class CertificateAuthority:
         ca_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         self.path.write_bytes(sign("Test CA", ca_key, "Test CA", ca_key,
                                    (x509.BasicConstraints(ca=True, path_length=0), True)))
-        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-        self.certificate.write_bytes(sign("127.0.0.1", server_key, "Test CA", ca_key, (names, False)))
+        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))])
+        self.certificate.write_bytes(sign(address, server_key, "Test CA", ca_key, (names, False)))
         self.key.write_bytes(server_key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
 
