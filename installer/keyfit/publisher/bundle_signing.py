@@ -11,7 +11,6 @@ from msgspec import Struct
 
 from keyfit.errors import TrustError
 from keyfit.publisher.bundle_content import KitContent
-from keyfit.publisher.changes import summary_of
 from keyfit.publisher.keyring import AskSecret
 from keyfit.publisher.release import Outcome, Workplace
 from keyfit.publisher.roles import MEDIA
@@ -66,7 +65,7 @@ def sign_kits(media: Workplace, content: KitContent, days: int, *, replace: bool
     if not draft.roles:
         return Signed(outcome=None, expires=_expires(media))
     said = [f"offline kits with {len(content.targets)} manifests, for {days} days"]
-    return Signed(outcome=media.finish(draft, summary_of(draft, said)), expires=_expires(media))
+    return Signed(outcome=media.finish(draft, said), expires=_expires(media))
 
 
 def _expires(media: Workplace) -> str:

@@ -163,14 +163,6 @@ def take_keys(work: Workplace, draft: Draft, brand: str) -> None:
     draft.change_targets(dict.fromkeys(paths) | manifests(list(known.values()), _delegated(draft), paths))
 
 
-def summary_of(draft: Draft, lines: Iterable[str]) -> list[str]:
-    """What people who sign should read: the change in words, then the roles and their dates."""
-    rows = [f"{role}: version {m.signed.version}, until {m.signed.expires:%Y-%m-%d}" for role, m in draft.roles.items()
-            if kind_of(role) != "bins"]
-    bins = sum(1 for role in draft.roles if kind_of(role) == "bins")
-    return [*lines, *rows, *([f"{bins} hash bins"] if bins else [])]
-
-
 def _delegated(draft: Draft) -> list[str]:
     roles = draft.now("targets").delegations.roles or {}
     return [role.removeprefix("brand-") for role in roles if kind_of(role) == "brand"]

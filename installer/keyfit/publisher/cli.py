@@ -2,6 +2,7 @@
 `command` and is imported when it is used."""
 
 import importlib
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -104,4 +105,11 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         hint = f"See `{error.ctx.command_path} --help`." if isinstance(error, click.UsageError) and error.ctx else ""
         result = ended(session.command, Outcome.USAGE, "usage", error.format_message(), hint)
+    except BrokenPipeError:
+        return 0
+    except Exception as error:  # noqa: BLE001 - the one place where a fault of our own becomes a message
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} in {frame.name}, {frame.filename.rsplit('/keyfit/', 1)[-1]}:{frame.lineno}"
+        result = ended(session.command, Outcome.INTERNAL, "internal", f"Keyfit made a mistake: {where}: {error}",
+                       "Please report this line. What is served is as it was before.")
     return emit(result, as_json=session.json, quiet=session.quiet)

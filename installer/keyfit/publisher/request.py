@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Metadata, Root, Targets
 
 from keyfit.errors import DataError, UserError
 from keyfit.privatefiles import write_private
@@ -114,6 +114,27 @@ def add_signatures(request: SigningRequest, sign: Sign) -> tuple[SigningRequest,
             added[kind] = added.get(kind, 0) + len(metadata.signatures) - before
             roles[role] = msgspec.structs.replace(signable, metadata=msgspec.Raw(metadata.to_bytes()))
     return msgspec.structs.replace(request, roles=roles), added
+
+
+def request_facts(request: SigningRequest) -> tuple[str, ...]:
+    """What the metadata in a request says, whatever its summary does: versions, dates, keys, and how many targets."""
+    lines, bins, targets = [], 0, 0
+    for role, metadata in request.metadata().items():
+        signed = metadata.signed
+        if is_bin(role):
+            bins, targets = bins + 1, targets + len(signed.targets)
+            continue
+        line = f"{role}: version {signed.version}, until {signed.expires:%Y-%m-%d}"
+        if isinstance(signed, Root):
+            line += "; " + ", ".join(f"{name} {each.threshold} of {len(each.keyids)}" for name, each in signed.roles.items())
+        elif isinstance(signed, Targets):
+            named = [f"{d.name} {d.threshold} of {len(d.keyids)}" for d in (
+                (signed.delegations.roles or {}).values() if signed.delegations else ())]
+            bins_role = signed.delegations.succinct_roles if signed.delegations else None
+            named += [f"bins {bins_role.threshold} of {len(bins_role.keyids)}"] if bins_role else []
+            line += f"; {len(signed.targets)} targets" + ("; " + ", ".join(named) if named else "")
+        lines.append(line)
+    return (*lines, *([f"{bins} bins with {targets} targets"] if bins else []))
 
 
 def lacking_words(lacking: Iterable[Missing], names: Mapping[str, str]) -> tuple[str, ...]:

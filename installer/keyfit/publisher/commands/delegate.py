@@ -56,5 +56,5 @@ def command(folder: Path, brand: str | None, given: tuple[str, ...], make: int |
             entries += [work.keyring.make(work.keyring.next_name(role), passphrase=passphrase) for _ in range(make or 0)]
             changes.give_keys(work, draft, brand, [entry.keyid for entry in entries], needed)
             said = f"{brand}: signs with keys of its own ({', '.join(e.name for e in entries)}), {needed} needed"
-        outcome = work.finish(draft, changes.summary_of(draft, [said]))
+        outcome = work.finish(draft, [said])
     return told("delegate", outcome, said + ".", data={"brand": brand})

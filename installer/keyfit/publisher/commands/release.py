@@ -57,13 +57,12 @@ def command(folder: Path, drivers: Path, names: tuple[str, ...], share: float, h
                                 share=round(share * 100))
         warnings += [Message(level="warning", code="sequence-unchanged", text=text) for text in texts]
         said = [f"brands: {', '.join(b.brand for b in brands)}", f"{draft.changed_targets} manifests change"]
-        outcome = work.finish(draft, changes.summary_of(draft, said))
+        outcome = work.finish(draft, said)
     return told("release", outcome, warnings=tuple(warnings))
 
 
 def _release_app(folder: Path, apps: tuple[str, ...], version: str, *, replace: bool,
                  passphrase_file: Path | None) -> OperationResult:
-    from keyfit.publisher import changes
     from keyfit.publisher.appversion import app_targets
 
     work = workplace(folder, passphrase_file)
@@ -71,7 +70,7 @@ def _release_app(folder: Path, apps: tuple[str, ...], version: str, *, replace: 
         draft = work.begin(replace=replace)
         targets = app_targets(work.repository, index(folder), apps, version)
         draft.change_targets(dict(targets))
-        outcome = work.finish(draft, changes.summary_of(draft, [f"Keyfit {version}: {', '.join(sorted(targets))}"]))
+        outcome = work.finish(draft, [f"Keyfit {version}: {', '.join(sorted(targets))}"])
     return told("release", outcome, data={"app_version": version})
 
 

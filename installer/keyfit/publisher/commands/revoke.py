@@ -44,7 +44,7 @@ def command(folder: Path, brand: str, sequence: int | None, sha256: str | None, 
         what = ", ".join(text for text in (
             f"sequence {sequence}" if sequence else "", f"the file {sha256[:16]}…" if sha256 else "",
             f"everything below sequence {minimum}" if minimum else "") if text)
-        outcome = work.finish(draft, changes.summary_of(draft, [f"revoke {brand}: {what}", *texts.values()]))
+        outcome = work.finish(draft, [f"revoke {brand}: {what}", *texts.values()])
     hint = "" if after.main.sequence != sequence else f"It is what everybody gets now: release a newer {brand} soon."
     return told("revoke", outcome, f"Revoked of {brand}: {what}.", *([hint] if hint else []))
 

@@ -53,6 +53,6 @@ def command(folder: Path, brand: str | None, share: float | None, hold: bool, re
         said = (f"{brand}: everybody gets sequence {after.main.sequence}" if after.staged is None else
                 f"{brand}: sequence {after.staged.brand.sequence} for {after.staged.share / 100:g} % of the machines"
                 + (", on hold" if after.staged.hold else ""))
-        outcome = work.finish(draft, changes.summary_of(draft, [said]))
+        outcome = work.finish(draft, [said])
     staged = None if after.staged is None else {k: v for k, v in structs.asdict(after.staged).items() if k != "brand"}
     return told("rollout", outcome, said + ".", data={"brand": brand, "staged": staged})

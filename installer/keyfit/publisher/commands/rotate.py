@@ -59,7 +59,7 @@ def command(folder: Path, role: str, removed: tuple[str, ...], given: tuple[str,
         draft.set_keys(role, [entry.key() for entry in keys], wanted)
         said = f"{role}: {wanted} of {', '.join(e.name for e in keys)}" + (f"; without {', '.join(removed)}" if removed
                                                                           else "")
-        outcome = work.finish(draft, changes.summary_of(draft, [said]))
+        outcome = work.finish(draft, [said])
     return told("rotate", outcome, said + ".", data={"role": role, "keys": [e.name for e in keys], "needed": wanted})
 
 

@@ -1,5 +1,6 @@
 """`keyfit-publish sign`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ import click
 
 from keyfit.errors import DataError, UserError
 from keyfit.model.result import OperationResult
-from keyfit.publisher.cli import common
+from keyfit.publisher.cli import Session, common
 from keyfit.publisher.workplace import FILE, ask_secret, passphrase_option, told
 
 if TYPE_CHECKING:
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
               help="Sign with this private key file, or hsm:..., awskms:...; repeatable.")
 @click.option("--request", "copies", multiple=True, type=FILE, metavar="FILE",
               help="With DIR: take the signatures of this copy of the request; repeatable.")
+@click.option("--yes", is_flag=True, help="Do not ask before signing a request's file.")
 @passphrase_option
 @common
-def command(where: Path, keys: tuple[str, ...], copies: tuple[Path, ...], passphrase_file: Path | None) -> OperationResult:
+@click.pass_obj
+def command(session: Session, /, where: Path, keys: tuple[str, ...], copies: tuple[Path, ...], yes: bool,
+            passphrase_file: Path | None) -> OperationResult:
     """Add signatures to a signing request. In a publisher's directory: publish it when it has enough.
 
     On another machine, give the request's file and a key. In the publisher's directory, the keys that are there sign, and
@@ -35,13 +39,14 @@ def command(where: Path, keys: tuple[str, ...], copies: tuple[Path, ...], passph
     if copies:
         raise UserError("usage", "Expected --request with a publisher's directory, came a file.",
                         hint="keyfit-publish sign DIR --request FILE")
-    return _in_file(where, keys, passphrase_file)
+    return _in_file(where, keys, passphrase_file, ask=not yes and not session.json and sys.stdin.isatty())
 
 
-def _in_file(path: Path, keys: tuple[str, ...], passphrase_file: Path | None) -> OperationResult:
+def _in_file(path: Path, keys: tuple[str, ...], passphrase_file: Path | None, *, ask: bool) -> OperationResult:
+    from keyfit.core.text import clean
     from keyfit.publisher.keyring import Keyring
     from keyfit.publisher.output import done
-    from keyfit.publisher.request import add_signatures, read_request, save
+    from keyfit.publisher.request import add_signatures, read_request, request_facts, save
 
     request = read_request(path)
     if not keys:
@@ -58,11 +63,18 @@ def _in_file(path: Path, keys: tuple[str, ...], passphrase_file: Path | None) ->
     def sign(keyid: str, data: bytes) -> Any:
         return lent[keyid].sign(data) if keyid in lent else None
 
+    told_by_sender = tuple(clean(line, 400) for line in request.summary)
+    facts = request_facts(request)
+    lines = (f"Signing request {request.id}. What its sender says:", *(f"  {line}" for line in told_by_sender),
+             "What the metadata that you sign says:", *(f"  {line}" for line in facts))
+    if ask:
+        click.echo("\n".join(lines), err=True)
+        click.confirm("Sign it?", abort=True, err=True)
     signed, added = add_signatures(request, sign)
     save(path, signed)
     what = ", ".join(f"{count} of {role}" for role, count in sorted(added.items())) or "none: they were there already"
-    return done("sign", {"id": request.id, "added": added, "summary": list(request.summary)},
-                f"Signing request {request.id}:", *(f"  {line}" for line in request.summary), f"Signatures added: {what}.",
+    return done("sign", {"id": request.id, "added": added, "summary": list(told_by_sender), "facts": list(facts)},
+                *(() if ask else lines), f"Signatures added: {what}.",
                 "Bring this file back to the publisher's directory: keyfit-publish sign DIR --request FILE")
 
 
