@@ -4,6 +4,7 @@ The policy on names is that of the client, `keyfit.engine.steps.archive.name_pro
 unpacked. Whether the list is the declared one is compared by `keyfit.publisher.contents`.
 """
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -96,13 +97,15 @@ def _zip(source: Source) -> Iterator[Member]:
                 elif kind == "file":
                     raise Malformed(f"expected files of at most {MAX_BINARY_BYTES} bytes, {info.filename!a} is larger")
                 yield Member(name=info.orig_filename, kind=kind, mode=mode & 0o7777, size=info.file_size, data=data)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OSError) as error:
         raise Malformed(f"expected a zip, it is damaged or packed in an unusual way: {error}") from error
 
 
 def _zip_kind(info: zipfile.ZipInfo, mode: int) -> str:
     if info.flag_bits & 1:
         raise Malformed(f"expected nothing encrypted, {info.filename!a} is")
+    if not info.filename:
+        raise Malformed("expected a name for each entry, came none")
     if info.is_dir():
         return "folder"
     return "file" if mode & 0o170000 in (0, 0o100000) else "a link or device"

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from keyfit.publisher.inspection.certificates import load_certificate
+from keyfit.publisher.inspection.source import Malformed
+
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
@@ -36,31 +39,21 @@ class Roots:
     """
 
     def __init__(self, pem: bytes = b"") -> None:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.x509 import load_pem_x509_certificate
-
         self._certificates: list[Certificate] = []
-        self._identities: set[tuple[bytes, bytes]] = set()
         for piece in pem.split(_PEM_BEGIN)[1:]:
             text = _PEM_BEGIN + piece.split(_PEM_END)[0] + _PEM_END + b"\n"
             try:
-                certificate = load_pem_x509_certificate(text)
-                self._identities.add(_identity(certificate))
-            except (ValueError, UnsupportedAlgorithm):
+                self._certificates.append(load_certificate(text, pem=True))
+            except Malformed:
                 continue
-            self._certificates.append(certificate)
+        self._identities = {_identity(certificate) for certificate in self._certificates}
 
     def __len__(self) -> int:
         return len(self._certificates)
 
     def __contains__(self, certificate: "Certificate") -> bool:
         """Is it one of them, or another certificate for the same name and key?"""
-        from cryptography.exceptions import UnsupportedAlgorithm
-
-        try:
-            return _identity(certificate) in self._identities
-        except (ValueError, UnsupportedAlgorithm):
-            return False
+        return _identity(certificate) in self._identities
 
     def issuers(self, certificate: "Certificate") -> list["Certificate"]:
         """Those with the name of the issuer."""
@@ -162,8 +155,6 @@ def _may_issue(issuer: "Certificate", below: int) -> bool:
         constraints = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound:
         return issuer.version is x509.Version.v1 and issuer.subject == issuer.issuer  # roots older than the extension
-    except ValueError:
-        return False
     if not constraints.ca or (constraints.path_length is not None and below > constraints.path_length):
         return False
     try:
@@ -178,7 +169,7 @@ def usages(certificate: "Certificate") -> tuple[str, ...]:
 
     try:
         value = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return ()
     return tuple(usage.dotted_string for usage in value)
 
@@ -190,13 +181,11 @@ def _leaf_fault(leaf: "Certificate", usage: str) -> str:
 
 
 def _readable(raw: Sequence[bytes]) -> list["Certificate"]:
-    from cryptography.x509 import load_der_x509_certificate
-
     found = []
     for one in raw:
         try:
-            found.append(load_der_x509_certificate(one))
-        except ValueError:
+            found.append(load_certificate(one))
+        except Malformed:
             continue  # it is not needed unless the chain leads over it, and then it is missing
     return found
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from keyfit.publisher.inspection import der
+from keyfit.publisher.inspection.certificates import load_certificate
 from keyfit.publisher.inspection.limits import MAX_CERTIFICATES
 from keyfit.publisher.inspection.source import Malformed
 
@@ -78,6 +79,8 @@ def signed_data(data: bytes) -> SignedData:
     if len(fields) < 4:
         raise Malformed("expected the fields of SignedData")
     encapsulated = fields[2].expect(der.SEQUENCE, "the signed content").children()
+    if not encapsulated:
+        raise Malformed("expected the type of the signed content")
     certificates: list[bytes] = []
     signers: list[SignerInfo] = []
     for field in fields[3:]:
@@ -131,6 +134,7 @@ def verify(signer: SignerInfo, content_type: str, content: bytes, certificates: 
 
     Raises:
         BadSignature: it does not hold, or the certificate is not there.
+        Malformed: the certificate is out of form.
     """
     certificate = _signer_certificate(signer, certificates)
     message = content
@@ -146,15 +150,10 @@ def verify(signer: SignerInfo, content_type: str, content: bytes, certificates: 
 
 
 def _signer_certificate(signer: SignerInfo, certificates: Sequence[bytes]) -> "Certificate":
-    from cryptography.x509 import load_der_x509_certificate
-
     for raw in certificates:
         serial, issuer = certificate_names(raw)
         if (issuer, serial) == (signer.issuer, signer.serial):
-            try:
-                return load_der_x509_certificate(raw)
-            except ValueError as error:
-                raise BadSignature(f"the signer's certificate cannot be read: {error}") from error
+            return load_certificate(raw)
     raise BadSignature("the signer's certificate is not among those that came along")
 
 

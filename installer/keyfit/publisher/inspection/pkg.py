@@ -14,6 +14,7 @@ from msgspec import structs
 
 from keyfit.publisher.inspection import cms
 from keyfit.publisher.inspection.authenticode import Trust, check_message, signer_report
+from keyfit.publisher.inspection.certificates import load_certificate
 from keyfit.publisher.inspection.cpio import members
 from keyfit.publisher.inspection.findings import Findings, is_text
 from keyfit.publisher.inspection.limits import MAX_TEXT_BYTES, MAX_UNPACKED_BYTES
@@ -160,12 +161,11 @@ def _signature(archive: Xar, trust: Trust, findings: Findings) -> SignatureRepor
 def _rsa(signature: XarSignature, archive: Xar, trust: Trust, moment: datetime | None) -> SignatureReport:
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
-    from cryptography.x509 import load_der_x509_certificate
 
     if not signature.certificates:
         return SignatureReport(fault="no certificate lies beside the signature")
     try:
-        leaf = load_der_x509_certificate(signature.certificates[0])
+        leaf = load_certificate(signature.certificates[0])
         key = leaf.public_key()
         if not isinstance(key, rsa.RSAPublicKey):
             return SignatureReport(fault="expected a signature by RSA")
@@ -173,7 +173,7 @@ def _rsa(signature: XarSignature, archive: Xar, trust: Trust, moment: datetime |
                    utils.Prehashed(cms.hash_algorithm(archive.hash_name)))
     except InvalidSignature:
         return SignatureReport(fault="it was not made with the key of the certificate, or the package was changed since")
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (Malformed, ValueError, UnsupportedAlgorithm) as error:
         return SignatureReport(fault=f"its certificate cannot be used: {error}")
     return signer_report(leaf, signature.certificates[1:], trust, moment, DEVELOPER_ID_INSTALLER)
 
