@@ -111,6 +111,17 @@ def test_k1_status_says_who_must_sign_what(publisher: Publisher, tmp_path: Path)
     assert 2.9 < rows["timestamp"]["days_left"] <= 3
 
 
+def test_k1_status_warns_of_what_one_person_alone_can_sign(publisher: Publisher) -> None:
+    """K1."""
+    publisher.init("--threshold", "root=1/2", "--threshold", "media-root=1/1")
+
+    messages = publisher("status", publisher.folder)["messages"]
+
+    weak = [m for m in messages if m["code"] == "weak-threshold"]
+    assert [m["text"] for m in weak] == ["One key alone may sign root."] * 2
+    assert "media-root" in weak[1]["hint"]
+
+
 def test_a_second_change_does_not_overwrite_a_waiting_one(publisher: Publisher, tmp_path: Path) -> None:
     publisher.init(*FEW)
     take_away(publisher, "bins-1.pem", tmp_path / "people")

@@ -67,7 +67,7 @@ def _about(work: "Workplace", name: str, signed: Any, delegator: Any, a_bin: str
     entries = {entry.keyid: entry for entry in work.keyring.entries()}
     life = work.repository.layout.life_days[kind_of(name)]
     left = (signed.expires - datetime.now(UTC)).total_seconds() / 86_400
-    return {"role": name, "version": signed.version, "expires": signed.expires.isoformat(), "days_left": round(left, 1),
+    return {"role": name, "owner": work.layout.owners.get(name, name), "version": signed.version, "expires": signed.expires.isoformat(), "days_left": round(left, 1),
             "ageing": left < life / 2, "needed": role.threshold, "renew_with": RENEWED_BY[kind_of(name)],
             "keys": [{"name": entries[k].name if k in entries else k[:12],
                       "here": k in entries and work.keyring.has(k)} for k in role.keyids]}
@@ -101,6 +101,15 @@ def _wait_row(row: dict[str, Any]) -> str:
 
 
 def _warnings(role: dict[str, Any]) -> list[Message]:
+    """What to look at. That one person alone may sign what lasts is a risk (security K1)."""
+    if role["needed"] < 2 and role["role"] in ("root", "targets", "app", "drivers"):
+        weak = [Message(level="warning", code="weak-threshold", text=f"One key alone may sign {role['role']}.",
+                        hint=f"keyfit-publish rotate DIR {role['owner']} --make 2 --needed 2")]
+        return weak + _age_warnings(role)
+    return _age_warnings(role)
+
+
+def _age_warnings(role: dict[str, Any]) -> list[Message]:
     if role["days_left"] <= 0:
         return [Message(level="warning", code="expired", text=f"{role['role']} has expired: clients refuse it.",
                         hint=f"keyfit-publish {role['renew_with']}")]
