@@ -18,12 +18,15 @@ from keyfit.model.catalog import Sha256, SourceKey, Sources, Text
 from keyfit.publisher.inspection.reports import BinaryReport
 from keyfit.publisher.inspection.source import Malformed
 from keyfit.publisher.inspection.xmltext import Element, parse_xml
+from keyfit.publisher.toml_lines import line_too_deep
 
 FILE_NAME = "blocklist.toml"
 """Beside the brands' folders."""
 MAX_BYTES = 128 * 1024 * 1024
 """The JSON of loldrivers.io had tens of megabytes in 2026; Microsoft's XML half a megabyte."""
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{96}")
+_JSON_LIST = re.compile(rb"\[\s*[{\]]")
+MAX_DEPTH = 8
 _NUMBERS = re.compile(r"\d{1,9}(?:[.,]\s?\d{1,9}){0,3}")
 LAST_VERSION = (65535, 65535, 65535, 65535)
 
@@ -133,17 +136,21 @@ def load_blocklist(path: Path) -> Blocklist:
 
 
 def _read(data: bytes) -> Blocklist:
-    first = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if first == b"<":
+    start = data[:1_024].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"<"):
         return _microsoft(parse_xml(data, MAX_BYTES))
-    if first == b"[" and not data.lstrip().startswith(b"[["):
+    if _JSON_LIST.match(start):
         return _loldrivers(data)
     return _own(data)
 
 
 def _own(data: bytes) -> Blocklist:
+    text = data.decode("utf-8")
+    line = line_too_deep(text, MAX_DEPTH)
+    if line:
+        raise Malformed(f"line {line}: expected at most {MAX_DEPTH} levels of nesting, came more")
     try:
-        content = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File)
+        content = msgspec.convert(tomllib.loads(text), _File)
     except msgspec.ValidationError as error:
         raise Malformed(str(error)) from error
     hashes, rules = dict[str, str](), list[NameRule]()

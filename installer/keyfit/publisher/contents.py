@@ -58,7 +58,7 @@ def look(brand: Brand, package: Package, file: Path, checks: Checks, *, name: st
     if package.kind in UNSEEN:
         return Verdict(report=None, problems=(f"{shown}: {UNSEEN[package.kind]}",), notes=())
     report = inspect(package.kind, file, checks.roots or system_roots(), name=shown)
-    problems = (*report.problems, *_declared(brand, package, report), *_blocked(report, checks.blocklist))
+    problems = (*report.problems, *judge(brand, package, report, checks.blocklist))
     return Verdict(report=report, problems=tuple(f"{shown}: {text}" for text in dict.fromkeys(problems)),
                    notes=tuple(f"{shown}: {text}" for text in (*report.notes, *_notes(report))))
 
@@ -100,6 +100,12 @@ def unsigned(brands: Sequence[Brand], payloads: Mapping[tuple[str, str], Payload
 def needs_signature(package: Package) -> bool:
     """Is it a file for a system whose files vendors sign?"""
     return package.kind != "distribution" and package.on.system in ("windows", "macos")
+
+
+def judge(brand: Brand, package: Package, report: Report, blocklist: Blocklist | None) -> Iterator[str]:
+    """Everything in a report that does not agree with the brand data, or is on the block list."""
+    yield from _declared(brand, package, report)
+    yield from _blocked(report, blocklist)
 
 
 def _declared(brand: Brand, package: Package, report: Report) -> Iterator[str]:
