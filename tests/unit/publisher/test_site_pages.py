@@ -280,7 +280,7 @@ def test_a_brand_page_tells_everything_about_the_brand() -> None:
     for said in ("Leave the token unplugged", "a note", "6 to 8 characters. mix", "Bank", "the host has to be bank.example",
                  "Click", "Go there", "Call", "Ask", "rival", "takes the device", "a model's note", "1111:0001",
                  "no number is known from a source", "any device of its class", "setup.exe (Windows, version 2.0)",
-                 "The maker's installer may ask for a restart", "sudo keyfit uninstall everything", "1 sources",
+                 "The maker's installer may ask for a restart", "sudo keyfit uninstall everything", "(sources: 1)",
                  "5" * 64, "1.5 kB (1500 bytes)", "pn533, nfc", "Reason: because", "pcscd.socket", "becomes a token when"):
         assert said in page.text, said
     assert f"https://keyfit.example.com/payloads/55/{'5' * 64}/acme.deb" in page.values("href")

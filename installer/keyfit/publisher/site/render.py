@@ -110,7 +110,7 @@ class _Helpers:
             return outside(target)
         path, mark, anchor = target.partition("#")
         start = posixpath.dirname(self._page.path)
-        return (posixpath.relpath(path, start or ".") if path else "") + mark + anchor
+        return (posixpath.relpath(path, start or ".") if path else "") + "/" * path.endswith("/") + mark + anchor
 
     def absolute(self, path: str) -> str:
         """Whole address of a page, if the site's own is known."""
