@@ -12,6 +12,7 @@ set -eu
 # softhsm2, opensc, libnss3-tools, gcc, libc6-dev: a real PKCS#11 module, its tools, misbehaving modules, modutil
 # libarchive-tools, unzip, shellcheck: offline kits as other programs read them, and their start menu
 # nginx-light: the web server that repositories and mirrors are served by
+# tinyproxy: a proxy on the way to it
 # faketime: another clock for the programs under test
 # util-linux, iproute2, bash, dpkg, procps: namespaces, and packages installed inside them
 # osslsigncode, msitools, wixl, gcab, rpm, zstd, binutils-mingw-w64-*: real signed programs, installers and packages to look into
@@ -21,7 +22,7 @@ needed="umockdev gir1.2-umockdev-1.0 python3-gi python3-cryptography
         usbutils libusb-1.0-0 libudev1
         softhsm2 opensc libnss3-tools gcc libc6-dev
         libarchive-tools unzip shellcheck
-        nginx-light faketime
+        nginx-light tinyproxy faketime
         util-linux iproute2 bash dpkg procps
         chromium chromium-driver fonts-wqy-microhei
         osslsigncode msitools wixl gcab rpm zstd binutils-mingw-w64-x86-64 binutils-mingw-w64-i686"
@@ -46,9 +47,10 @@ fi
 # it would take the user's readers. A pcscd that was there before is left as it was.
 fresh_pcscd=no
 case " $missing " in *" pcscd "*) fresh_pcscd=yes ;; esac
-# The same for nginx, which would serve on port 80.
-fresh_nginx=no
-case " $missing " in *" nginx-light "*) fresh_nginx=yes ;; esac
+# The same for nginx, which would serve on port 80, and tinyproxy on port 8888.
+fresh_servers=""
+case " $missing " in *" nginx-light "*) fresh_servers="nginx" ;; esac
+case " $missing " in *" tinyproxy "*) fresh_servers="$fresh_servers tinyproxy" ;; esac
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update
@@ -62,6 +64,8 @@ if [ "$fresh_pcscd" = yes ] && command -v systemctl >/dev/null 2>&1; then
         systemctl disable pcscd.socket
     fi
 fi
-if [ "$fresh_nginx" = yes ] && command -v systemctl >/dev/null 2>&1; then
-    if [ -d /run/systemd/system ]; then systemctl disable --now nginx; else systemctl disable nginx; fi
+if command -v systemctl >/dev/null 2>&1; then
+    for server in $fresh_servers; do
+        if [ -d /run/systemd/system ]; then systemctl disable --now "$server"; else systemctl disable "$server"; fi
+    done
 fi

@@ -32,6 +32,7 @@ http {{
     fastcgi_temp_path {state}/fastcgi;
     uwsgi_temp_path {state}/uwsgi;
     scgi_temp_path {state}/scgi;
+    {http}
     server {{
         listen {address}:{port} {tls};
         root {folder};
@@ -61,14 +62,16 @@ class Nginx:
         folder: what is served.
         state: a folder of nginx's own, made when it starts.
         server: what is in the server block.
+        http: what stands before it.
         tls: whose certificate is shown.
         workers: processes beside the master; 0 for one process in all.
         log: whether answers are written down. Without, `answers` has nothing.
         before: program and arguments that nginx is started by, such as taskset.
     """
 
-    def __init__(self, folder: Path, state: Path, *, server: str = REPOSITORY, tls: CertificateAuthority | None = None,
-                 workers: int = 0, log: bool = True, before: Sequence[str] = (), address: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, state: Path, *, server: str = REPOSITORY, http: str = "",
+                 tls: CertificateAuthority | None = None, workers: int = 0, log: bool = True, before: Sequence[str] = (),
+                 address: str = "127.0.0.1") -> None:
         self.folder = folder
         self._state = state
         self._before = before
@@ -81,7 +84,7 @@ class Nginx:
         self.url = f"http{'s' if tls else ''}://{address}:{self.port}/"
         certificate = f" ssl_certificate {tls.certificate}; ssl_certificate_key {tls.key};" if tls else ""
         self._text = _CONFIGURATION.format(
-            state=state, port=self.port, folder=folder, server=server + certificate, address=address,
+            state=state, port=self.port, folder=folder, http=http, server=server + certificate, address=address,
             tls="ssl" if tls else "", log=f"{state}/answers answers" if log else "off",
             processes=f"user root; worker_processes {workers};" if workers else "master_process off;")
 
