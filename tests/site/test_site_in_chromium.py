@@ -282,8 +282,8 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser: Browser,
     for _ in range(60):
         browser.press(TAB)
         stop = browser.js("const e = document.activeElement; const s = getComputedStyle(e);"
-                          " const box = e.getBoundingClientRect(); return [e.tagName, e.getAttribute('href') ?? e.id, s.outlineStyle, parseFloat(s.outlineWidth),"
-                          " box.bottom]")
+                          " return [e.tagName, e.getAttribute('href') ?? e.id, s.outlineStyle,"
+                          " parseFloat(s.outlineWidth), e.getBoundingClientRect().bottom]")
         if stop[0] == "BODY":
             break
         stops.append(stop)
