@@ -1,15 +1,21 @@
 """Brand files in, brands or every fault out; never anything else."""
 
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from keyfit.errors import DataError
 from keyfit.model.catalog import Brand
 from keyfit.publisher import brandfile
 from keyfit.publisher.brandfile import load_brand, load_brands
+from keyfit.publisher.schema import brand_schema
 
 from .conftest import DRIVER, Write
 
@@ -144,3 +150,32 @@ def _mutate(raw: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
     for start, length, new in changes:
         raw = raw[:start] + new + raw[start + length :]
     return raw
+
+
+ODD = (None, True, 0, -1, 1, 65_536, 1.0, "", "x", "x\n", "\n", "http://a.example/", "A B", "a" * 500, [], [""], {},
+       {"kind": "x"}, [1], "0x0b", "deb", "windows", "3B00", {"en": ""}, {"EN": "x"}, {"en": "x", "zh_CN\n": "y"})
+
+
+@settings(max_examples=300, deadline=None)
+@given(pick=st.integers(0, 10**6), value=st.sampled_from(ODD), extra=st.booleans())
+def test_what_becomes_a_brand_fits_the_published_schema(pick: int, value: object, extra: bool) -> None:
+    """Sound files are not held against the schema, since the types forbid at least as much: this is what says so."""
+    data = tomllib.loads(DRIVER)
+    places = list(_places(data))
+    holder, key = places[pick % len(places)]
+    if extra and isinstance(holder, dict):
+        holder["odd"] = value
+    else:
+        holder[key] = value
+    try:
+        msgspec.convert(data, Brand)
+    except msgspec.ValidationError:
+        return
+    assert [error.message for error in Draft202012Validator(brand_schema()).iter_errors(data)] == []
+
+
+def _places(node: Any) -> Iterator[tuple[Any, Any]]:
+    keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+    for key in keys:
+        yield node, key
+        yield from _places(node[key])

@@ -219,7 +219,8 @@ def test_b6_a_blocked_driver_is_refused_wherever_it_is() -> None:
 def test_b6_without_a_block_list_no_program_passes() -> None:
     assert list(judge(brand(), windows("exe"), exe(), None)) == [
         "expected a driver block list to hold its programs against, found none"]
-    assert list(judge(brand(), a_package("acme", "deb"), reports.DebReport(name="acme", version="1", architecture="all"), None)) == []
+    linux = reports.DebReport(name="acme", version="1", architecture="all")
+    assert list(judge(brand(), a_package("acme", "deb"), linux, None)) == []
 
 
 @pytest.mark.parametrize(("team", "expected"), [("ABCDE12345", []), ("ABCDE12346", ["expected the developer team ABCDE12345"]),
@@ -238,7 +239,8 @@ def test_every_windows_program_of_an_archive_is_signed_by_the_vendor() -> None:
     report = reports.ArchiveReport(files=("a.dll", "b.dll"), binaries=(
         BinaryReport(name="a.dll", machine="amd64", signature=SIGNED), BinaryReport(name="b.dll", machine="amd64")))
 
-    assert problems(windows("archive", files=("a.dll", "b.dll")), report) == ["b.dll: expected a signature, came an unsigned file"]
+    assert problems(windows("archive", files=("a.dll", "b.dll")), report) == [
+        "b.dll: expected a signature, came an unsigned file"]
 
 
 def test_an_archive_for_macos_cannot_be_checked() -> None:

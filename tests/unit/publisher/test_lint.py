@@ -1,7 +1,11 @@
 """The linter: one story per check, each with the line it points at."""
 
+import re
+from hashlib import sha256
+
 import pytest
 
+from keyfit.errors import DataError
 from keyfit.publisher.brandfile import load_brands
 from keyfit.publisher.lint import Problem, lint, page_faults
 
@@ -80,6 +84,88 @@ def test_the_readme_has_the_fixed_headings_and_exactly_the_ids(write: Write) -> 
         "drivers/acme/README.md:5: error: expected a row for `1234:0002`, which driver.toml names",
         "drivers/acme/README.md:10: error: `1234:0007` is not in driver.toml",
     )
+
+
+WINDOWS = '''[[package]]
+id = "acme-msi"
+component = "module"
+kind = "msi"
+name = "acme"
+file = "acme.msi"
+on = { system = "windows", architecture = ["amd64"] }
+sources = ["archive"]
+EXTRA
+[[module]]'''
+SIGNATURE = '''signature = { kind = "authenticode", subject = "CN=Acme Ltd.,C=US", issuer = "CN=CA,C=US", sources = ["dump"] }'''
+PAYLOAD = 'payload = { file = "acme.msi", sha256 = "' + "0123456789abcdef" * 4 + '", length_bytes = 5000 }\n'
+
+
+@pytest.mark.parametrize(("extra", "level", "expected"), [
+    ("", "warning", "expected a signature that names who signs the file for windows, found none; without it"),
+    (PAYLOAD, "error", "expected a signature that names who signs the file for windows, found none"),
+    (SIGNATURE, "", ""),
+    (PAYLOAD + SIGNATURE, "", ""),
+    (SIGNATURE.replace("CN=Acme Ltd.,", "Acme Ltd., "), "error", "signature.subject: expected a whole name as RFC 4514"),
+    (SIGNATURE.replace('"CN=CA,', '"cn=CA,'), "error", "signature.issuer: expected"),
+    (SIGNATURE.replace('kind = "auth', 'kernel = true, kind = "auth'), "error", "expected kernel = true for a driver package"),
+    ('signature = { kind = "apple-developer", team_id = "ABCDE12345", sources = ["dump"] }', "error",
+     "expected a signature of the kind authenticode for windows, came apple-developer"),
+    (SIGNATURE + "\n" + PAYLOAD.replace("acme.msi", "other.msi"), "error",
+     "expected the payload's file acme.msi, came other.msi"),
+    (SIGNATURE + "\n" + PAYLOAD.replace("5000", "59"), "error", "expected a package of at least 60 bytes, came 59"),
+    (SIGNATURE + "\n" + PAYLOAD.replace("0123456789abcdef" * 4, "0" * 64), "error", "expected the hash of a file, came 0000"),
+    (SIGNATURE + "\n" + PAYLOAD.replace("0123456789abcdef" * 4, sha256(b"").hexdigest()),
+     "error", "expected the hash of a file, came e3b0c44298fc1c14"),
+])
+def test_b1_b2_packages_for_windows_name_their_signer(write: Write, extra: str, level: str, expected: str) -> None:
+    """B1: with a file it is an error, without one a reminder. B2: the whole name, in the one form."""
+    texts = found(write("[[module]]", WINDOWS.replace("EXTRA", extra)))
+
+    assert all(f" {level}: acme-msi: " in text and expected in text for text in texts), texts
+    assert bool(texts) is bool(level)
+
+
+def test_b1_a_linux_package_has_no_vendor_signature(write: Write) -> None:
+    (text,) = found(write('file = "acme_1_amd64.deb"\n', 'file = "acme_1_amd64.deb"\n' + SIGNATURE + "\n"))
+
+    assert "acme-deb: expected no signature: only files for Windows and macOS are signed by their vendors" in text
+
+
+def test_b6_a_declared_file_on_the_block_list_is_an_error_at_its_line(write: Write) -> None:
+    folder = write("[[module]]", WINDOWS.replace("EXTRA", PAYLOAD + SIGNATURE))
+    (folder / "blocklist.toml").write_text('schema = 1\n[sources]\ns = "x"\n[[driver]]\nfile = "bad.sys"\nsources = ["s"]\n'
+                                           f'sha256 = ["{"0123456789abcdef" * 4}"]\n')
+    (text,) = found(folder)
+
+    assert text == "drivers/acme/driver.toml:62: error: acme-msi: the file is on the driver block list: bad.sys"
+
+
+def test_b6_a_block_list_that_is_none_is_an_error(write: Write) -> None:
+    folder = write()
+    (folder / "blocklist.toml").write_text("schema = 1\n")
+    (text,) = found(folder)
+
+    assert "/drivers/blocklist.toml:1: error: blocklist.toml: Object missing required field" in text
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), [
+    ('kind = "deb"', 'kind = "script"', "package[1].kind: expected one of 'archive', 'deb',"
+     " 'distribution', 'dmg', 'exe', 'inf', 'msi', 'pkg', 'rpm', came 'script'"),
+    ('kind = "ccid-list-entry"', 'kind = "registry"', "patch[0].kind: expected one of ccid-list-entry, udev-rule,"
+     " kernel-module-blacklist, service, came 'registry'"),
+    ('file = "acme_1_amd64.deb"', 'command = "x"', "package[1].command: expected one of the fields"),
+    ('page = "https', 'page = "http', "hand_off.page: expected text of the form ^https://"),
+    ('file = "acme_1_amd64.deb"\n', 'file = "a.deb"\npayload = { file = "a.deb", length_bytes = 99, sha256 = "' + "ab" * 32
+     + '", mirrors = ["http://example.com/a.deb"] }\n', "mirrors[0]: expected text of the form ^https://"),
+])
+def test_a9_f1_verbs_are_a_closed_list_and_addresses_are_https(write: Write, old: str, new: str, expected: str) -> None:
+    """A9, J3: signed data selects among compiled-in verbs; F1: https only. Told with file, line and what would do."""
+    with pytest.raises(DataError) as caught:
+        load_brands(write(old, new))
+
+    (problem,) = caught.value.problems
+    assert expected in problem
+    assert re.match(r"drivers/acme/driver\.toml:\d+: ", problem)
 
 
 def test_a_missing_readme_is_found(write: Write) -> None:
