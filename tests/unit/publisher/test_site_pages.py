@@ -316,6 +316,8 @@ def test_a5_what_was_revoked_is_said_and_not_offered_for_installation() -> None:
     for name in ("en/brand/acme.html", "en/id/1234-0001.html"):
         assert "Withdrawn for now" in Html(pages[name]).text
         assert "sudo keyfit install acme" not in pages[name]
+    old = made(a_site(brand, minimum={"acme": 2}))
+    assert "Withdrawn for now" in Html(old["en/brand/acme.html"]).text
     later = a_site(structs.replace(brand, sequence=2), withdrawn=site.withdrawn)
     assert "sudo keyfit install acme" in made(later)["en/brand/acme.html"]
 

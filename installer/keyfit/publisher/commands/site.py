@@ -70,9 +70,10 @@ def _site(folder: Path, drivers: Path, title: str | None, branding_file: Path | 
     if hand_off is not None:
         brands, _ = merge_hand_offs(brands, hand_off)
     branding = titled(load_branding(branding_file) if branding_file else Branding(), title)
-    withdrawn = {name: state.revoked for name, state in State(folder / "state").current().items() if state.revoked}
+    states = State(folder / "state").current()
+    withdrawn = {name: state.revoked for name, state in states.items() if state.revoked}
     refused = {one.sha256 for revoked in withdrawn.values() for one in revoked}
     payloads = {key: payload for key, payload in index(folder).read().items() if payload.sha256 not in refused}
     name, logo = read_logo(branding_file.parent / branding.logo) if branding_file and branding.logo else ("", None)
     return Site(brands=brands, payloads=payloads, programs=(), branding=branding, withdrawn=withdrawn, base_url=base_url,
-                logo=name), logo
+                minimum={name: state.minimum for name, state in states.items()}, logo=name), logo

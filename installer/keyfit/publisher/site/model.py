@@ -48,6 +48,7 @@ class Site(Struct, frozen=True, kw_only=True):
     Attributes:
         payloads: driver files that may be installed; revoked ones are not among them.
         withdrawn: brand -> what was revoked of it, newest last.
+        minimum: brand -> lowest sequence that may be installed.
         base_url: https address of the site's root with a slash at the end, or "".
         logo: the logo's file name below `assets/`, or "".
     """
@@ -57,6 +58,7 @@ class Site(Struct, frozen=True, kw_only=True):
     programs: Sequence[Program]
     branding: Branding
     withdrawn: Mapping[str, tuple[Revocation, ...]] = {}
+    minimum: Mapping[str, int] = {}
     base_url: str = ""
     logo: str = ""
 
@@ -89,7 +91,8 @@ def _by_id(model: Model) -> Mapping[DeviceKey, list[Match]]:
 
 def revoked_whole(site: Site, brand: Brand) -> bool:
     """True if the very version of the brand's data that the site is made from may not be installed."""
-    return any(one.sequence == brand.sequence for one in site.withdrawn.get(brand.brand, ()))
+    return brand.sequence < site.minimum.get(brand.brand, 0) or any(
+        one.sequence == brand.sequence for one in site.withdrawn.get(brand.brand, ()))
 
 
 def brands_of(row: Sequence[Claim]) -> tuple[Brand, ...]:
