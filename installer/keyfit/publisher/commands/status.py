@@ -67,7 +67,8 @@ def _about(work: "Workplace", name: str, signed: Any, delegator: Any, a_bin: str
     entries = {entry.keyid: entry for entry in work.keyring.entries()}
     life = work.repository.layout.life_days[kind_of(name)]
     left = (signed.expires - datetime.now(UTC)).total_seconds() / 86_400
-    return {"role": name, "owner": work.layout.owners.get(name, name), "version": signed.version, "expires": signed.expires.isoformat(), "days_left": round(left, 1),
+    return {"role": name, "owner": work.layout.owners.get(name, name), "version": signed.version,
+            "expires": signed.expires.isoformat(), "days_left": round(left, 1),
             "ageing": left < life / 2, "needed": role.threshold, "renew_with": RENEWED_BY[kind_of(name)],
             "keys": [{"name": entries[k].name if k in entries else k[:12],
                       "here": k in entries and work.keyring.has(k)} for k in role.keyids]}
