@@ -234,6 +234,20 @@ def test_b1_without_a_declared_signer_a_windows_file_is_not_added(kind: str, ben
     assert signing.VENDOR in told
 
 
+def test_b1_a_signer_that_was_taken_out_after_adding_stops_the_release(bench: Bench, make: Make) -> None:
+    """B1: the client would refuse the package; so does the release."""
+    bench.add(make("exe"))
+    bench("release", bench.folder, "--drivers", bench.drivers)
+    bench.write(AUTHENTICODE.format(subject=signing.VENDOR, issuer=signing.ISSUER), "", "sequence = 1", "sequence = 2")
+    before = bench.state()
+
+    for options in ((), ("--brand", "acme")):
+        document = bench("release", bench.folder, "--drivers", bench.drivers, *options, expect=2)
+        assert document["messages"][0]["code"] == "signer-missing"
+        assert "acme/acme-exe: expected a signature" in document["messages"][1]["text"]
+    assert bench.state() == before
+
+
 def test_b2_the_same_common_name_by_another_authority_is_refused(bench: Bench, make: Make) -> None:
     bench.write(issuer="CN=Another CA,O=Example Trust,C=US")
 

@@ -58,8 +58,8 @@ def load_brands(folder: Path, names: Collection[str] | None = None) -> tuple[Bra
     problems: list[str] = []
     first: dict[str, Path] = {}
     try:
-        paths = [entry / FILE_NAME for entry in sorted(folder.iterdir())
-                 if entry.is_dir() and (names is None or entry.name in names)]
+        folders = sorted(folder.iterdir()) if names is None else [folder / name for name in sorted(names)]
+        paths = [entry / FILE_NAME for entry in folders if entry.is_dir()]
     except OSError as error:
         raise _error([f"{folder}:1: expected a folder of brands, came: {error.strerror or error}"]) from error
     for path in paths:

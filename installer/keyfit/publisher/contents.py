@@ -97,6 +97,19 @@ def unsigned(brands: Sequence[Brand], payloads: Mapping[tuple[str, str], Payload
                  and (package.payload is not None or (brand.brand, package.id) in payloads))
 
 
+def require_signers(brands: Sequence[Brand], payloads: Mapping[tuple[str, str], Payload]) -> None:
+    """See that no file goes out without an expected signer, before a release.
+
+    Raises:
+        DataError: code "signer-missing"; `problems` names every package.
+    """
+    problems = unsigned(brands, payloads)
+    if problems:
+        raise DataError("signer-missing", f"Expected a signer for every file for Windows and macOS, {len(problems)} have"
+                        " none.", problems, hint="Name who signs it in the brand data: keyfit-publish check DRIVERS"
+                        " --package BRAND/ID FILE prints who did.")
+
+
 def needs_signature(package: Package) -> bool:
     """Is it a file for a system whose files vendors sign?"""
     return package.kind != "distribution" and package.on.system in ("windows", "macos")

@@ -168,6 +168,15 @@ def test_a9_f1_verbs_are_a_closed_list_and_addresses_are_https(write: Write, old
     assert re.match(r"drivers/acme/driver\.toml:\d+: ", problem)
 
 
+def test_one_brand_of_many_is_checked_without_reading_the_others(write: Write) -> None:
+    folder = write('manufacturer = "Acme"\nsources = ["dump"]', 'manufacturer = "Acme"\nsources = ["rumour"]')
+    (folder / "broken").mkdir()
+    (folder / "broken" / "driver.toml").write_bytes(b"\xff")
+
+    (problem,) = lint(load_brands(folder, ["acme"]), folder, ["acme"])
+    assert (problem.path, problem.line) == ("drivers/acme/driver.toml", 23)
+
+
 def test_a_missing_readme_is_found(write: Write) -> None:
     folder = write()
     (folder / "acme" / "README.md").unlink()

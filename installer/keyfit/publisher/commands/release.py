@@ -44,6 +44,7 @@ def command(folder: Path, drivers: Path, names: tuple[str, ...], share: float, h
         return _release_app(folder, apps, app_version, replace=replace, passphrase_file=passphrase_file)
     from keyfit.publisher import changes
     from keyfit.publisher.compile import with_files
+    from keyfit.publisher.contents import require_signers
 
     work = workplace(folder, passphrase_file)
     brands, problems = checked_brands(drivers) if not names else _some(drivers, names)
@@ -52,8 +53,10 @@ def command(folder: Path, drivers: Path, names: tuple[str, ...], share: float, h
         brands, more = _with_pages(brands, hand_off, partial=bool(names))
         warnings += more
     with work.lock():
+        added = index(folder).read()
+        require_signers(brands, added)
         draft = work.begin(replace=replace)
-        texts = changes.release(work, draft, with_files(brands, index(folder).read()), whole=not names,
+        texts = changes.release(work, draft, with_files(brands, added), whole=not names,
                                 share=round(share * 100))
         warnings += [Message(level="warning", code="sequence-unchanged", text=text) for text in texts]
         said = [f"brands: {', '.join(b.brand for b in brands)}", f"{draft.changed_targets} manifests change"]
@@ -88,7 +91,7 @@ def _some(drivers: Path, names: tuple[str, ...]) -> tuple[Any, Any]:
     if missing:
         raise DataError("no-such-brand", f"expected these brands in {drivers}, they are not there", tuple(missing))
     brands = load_brands(drivers, names)
-    problems = lint(brands, drivers)
+    problems = lint(brands, drivers, names)
     errors = tuple(str(p) for p in problems if p.level == "error")
     if errors:
         raise DataError("lint-failed", f"expected sound brand data, found {len(errors)} faults", errors,

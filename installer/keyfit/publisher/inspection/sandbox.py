@@ -42,6 +42,8 @@ def restrict() -> None:
 
 
 def _linux() -> None:
+    if sys.platform != "linux":
+        return
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)

@@ -7,7 +7,7 @@ reading them.
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from ipaddress import ip_address
 from itertools import combinations
@@ -71,17 +71,19 @@ class _File:
         return shown_path(self.folder / FILE_NAME)
 
 
-def lint(brands: Sequence[Brand], folder: Path) -> tuple[Problem, ...]:
+def lint(brands: Sequence[Brand], folder: Path, names: Collection[str] | None = None) -> tuple[Problem, ...]:
     """Check brands against each other, their files and their READMEs.
 
     Args:
         brands: as read from `folder` by `load_brands`.
         folder: holds `<brand>/driver.toml` and `<brand>/README.md`.
+        names: the folders that `load_brands` was asked for; the others are not looked at, so that one brand among many
+            thousands is checked at once. Ids that another brand claims too are not found then.
 
     Returns:
         Everything found, sorted by file and line; empty if all is well.
     """
-    files, problems = _locate(brands, folder)
+    files, problems = _locate(brands, folder, names)
     for file in files:
         for check in CHECKS:
             problems += check(file)
@@ -90,9 +92,10 @@ def lint(brands: Sequence[Brand], folder: Path) -> tuple[Problem, ...]:
     return tuple(sorted(problems))
 
 
-def _locate(brands: Sequence[Brand], folder: Path) -> tuple[list[_File], list[Problem]]:
+def _locate(brands: Sequence[Brand], folder: Path, names: Collection[str] | None) -> tuple[list[_File], list[Problem]]:
     """Each brand with its folder; a brand that no file holds is a problem."""
-    paths = sorted(folder.glob(f"*/{FILE_NAME}"))
+    paths = (sorted(folder.glob(f"*/{FILE_NAME}")) if names is None
+             else [folder / name / FILE_NAME for name in sorted(names)])
     if len(paths) == len(brands):  # as `load_brands` gives them: in the order of the folders
         return [_File(brand, path.parent) for brand, path in zip(brands, paths, strict=True)], []
     wanted = {brand.brand: brand for brand in brands}
