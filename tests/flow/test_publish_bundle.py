@@ -434,6 +434,8 @@ def test_the_menu_can_be_left_out(disc: Path) -> None:
     for part in ("system", "driver"):
         shown = start(disc, part, "acme", "--silent", "--lang", "zh CN")
         assert (shown.returncode, shown.stdout.splitlines()) == (66, called(disc, part, "acme", "--silent", "--lang", "zh CN"))
+    chinese = start(disc, "driver", "acme", LC_ALL="zh_CN.UTF-8")
+    assert chinese.stdout.splitlines() == called(disc, "driver", "--lang", "zh_CN", "acme")
     assert start(disc, "other").returncode == 2
 
 

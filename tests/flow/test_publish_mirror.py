@@ -20,7 +20,18 @@ import pytest
 import requests
 from tuf.api.metadata import TargetFile
 
-from keyfit.model.catalog import Brand, Grant, Manifest, Payload, Staged, brand_target, device_target, grant_target
+from keyfit.model.catalog import (
+    AppManifest,
+    Brand,
+    Grant,
+    Manifest,
+    Payload,
+    Staged,
+    app_target,
+    brand_target,
+    device_target,
+    grant_target,
+)
 from keyfit.publisher.cli import run
 from keyfit.publisher.compile import claim_of
 from keyfit.publisher.mirror_folder import STATE, MirrorFolder
@@ -403,6 +414,21 @@ def test_a_staged_version_comes_too(published: Published, mirror: Mirror) -> Non
     mirror(published.repository.url)
 
     assert (mirror.folder / "payloads" / new.path).read_bytes() == b"new" * 1000
+
+
+def test_versions_of_keyfit_itself_come_too(published: Published, mirror: Mirror) -> None:
+    program = published.repository.add_payload("keyfit_2.0_amd64.deb", b"program" * 1000)
+    path = app_target("linux", "amd64")
+    version = AppManifest(keyfit=1, path=path, system="linux", architecture="amd64", version="2.0", sequence=1, payload=program)
+    work = published.repository.work
+    draft = work.begin()
+    draft.change_targets({path: msgspec.json.encode(version)})
+    work.finish(draft, ())
+
+    mirror(published.repository.url, "--brand", "acme", "--system", "linux")
+
+    assert (mirror.folder / "payloads" / program.path).read_bytes() == b"program" * 1000
+    assert list(mirror.folder.glob("targets/app/*.linux-amd64.json"))
 
 
 def test_a_brand_that_is_not_there_is_named(published: Published, mirror: Mirror) -> None:

@@ -159,7 +159,7 @@ def _chinese(facts: KitFacts) -> str:
 签名日期：{facts.signed_on}。有效期至：{facts.expires_on}。
 
 本套件可在没有网络的情况下安装 USB 令牌（U盾）驱动。keyfit/ 目录中的全部内容均已签名；只有当计算机上的 Keyfit 内置了
-本发布者离线套件的根证书元数据时，才会接受本套件。
+本发布者离线套件的根元数据时，才会接受本套件。
 
 普通用户
 

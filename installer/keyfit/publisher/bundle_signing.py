@@ -7,7 +7,6 @@ the other. Versions only grow: a kit of an older release is refused where a newe
 from datetime import timedelta
 
 import msgspec
-from msgspec import Struct
 
 from keyfit.errors import TrustError
 from keyfit.publisher.bundle_content import KitContent
@@ -17,13 +16,6 @@ from keyfit.publisher.roles import MEDIA
 
 _SLACK = 50
 """Signatures are used again for further kits as long as no more than a 50th of the asked life is over."""
-
-
-class Signed(Struct, frozen=True, kw_only=True):
-    """`outcome` is None if what was signed before serves. `expires` is when the first role of the repository does."""
-
-    outcome: Outcome | None
-    expires: str
 
 
 def media_workplace(work: Workplace, ask: AskSecret, days: int) -> Workplace:
@@ -41,8 +33,10 @@ def media_workplace(work: Workplace, ask: AskSecret, days: int) -> Workplace:
     return media
 
 
-def sign_kits(media: Workplace, content: KitContent, days: int, *, replace: bool) -> Signed:
+def sign_kits(media: Workplace, content: KitContent, days: int, *, replace: bool) -> Outcome | None:
     """Sign the release for kits, with the keys that are here; if they are too few, leave a signing request.
+
+    None if what was signed before serves.
 
     Raises:
         UserError: a request waits already.
@@ -63,13 +57,6 @@ def sign_kits(media: Workplace, content: KitContent, days: int, *, replace: bool
         for role in naming:
             draft.edit(role)
     if not draft.roles:
-        return Signed(outcome=None, expires=_expires(media))
+        return None
     said = [f"offline kits with {len(content.targets)} manifests, for {days} days"]
-    return Signed(outcome=media.finish(draft, said), expires=_expires(media))
-
-
-def _expires(media: Workplace) -> str:
-    """When the first of the published roles but the root does."""
-    repository = media.repository
-    roles = ("timestamp", "snapshot", "targets", "drivers", *repository.bin_names())
-    return str(min(repository.load(role).signed.expires for role in roles).isoformat())
+    return media.finish(draft, said)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 from tuf.api.metadata import Metadata, Timestamp
@@ -36,7 +36,6 @@ class Kit(Struct, frozen=True, kw_only=True):
     Attributes:
         media: the repository of kits.
         payloads: folder of driver files.
-        expires: when the first role of the repository does, ISO 8601.
         without: SHA-256 of driver files that were withdrawn.
         programs: folders of the frozen client.
         moment: all files of the kit get this date; None for when it was signed.
@@ -46,7 +45,6 @@ class Kit(Struct, frozen=True, kw_only=True):
     payloads: Path
     out: Path
     format: Format
-    expires: str
     choice: Choice = Choice()
     without: frozenset[str] = frozenset()
     programs: tuple[Path, ...] = ()
@@ -55,9 +53,11 @@ class Kit(Struct, frozen=True, kw_only=True):
 
 
 class Pressed(Struct, frozen=True, kw_only=True):
-    """A finished kit. `bytes` is the size of the image, or of all files together."""
+    """A finished kit. `bytes` is the size of the image, or of all files together; `expires` is when the first role in it
+    does, ISO 8601."""
 
     label: str
+    expires: str
     manifests: int
     drivers: tuple[Driver, ...]
     programs: tuple[str, ...]
@@ -109,22 +109,22 @@ class _Press:
         self._work = work
         self._folder = work / "kit"
         self._tell = tell
-        timestamp = Metadata[Timestamp].from_bytes((kit.media / "metadata" / "timestamp.json").read_bytes()).signed
-        signed_at = datetime.fromisoformat(str(timestamp.unrecognized_fields[SIGNED_AT]))
-        self._moment = kit.moment or signed_at
-        self._label = f"KEYFIT_{signed_at:%Y%m%d}"
-        self._signed_on = signed_at.date().isoformat()
 
     def __call__(self) -> Pressed:
         self._folder.mkdir()
         manifests = self._signed_part()
+        signed_at, self._expires = _dates(self._folder / "keyfit" / "metadata")
+        self._moment = self._kit.moment or signed_at
+        self._label = f"KEYFIT_{signed_at:%Y%m%d}"
+        self._signed_on = signed_at.date().isoformat()
         programs = tuple(copy_programs(self._kit.programs, self._folder / "program"))
         drivers = self._words(programs)
         self._check_sums()
         self._date()
         files = [path for path in self._folder.rglob("*") if path.is_file()]
         size = self._finish(sum(path.stat().st_size for path in files))
-        return Pressed(label=self._label, manifests=manifests, drivers=drivers, programs=programs, files=len(files), bytes=size)
+        return Pressed(label=self._label, expires=self._expires, manifests=manifests, drivers=drivers, programs=programs,
+                       files=len(files), bytes=size)
 
     def _signed_part(self) -> int:
         """The chosen part of the repository: every file of it is verified on the way, as a client would."""
@@ -140,7 +140,7 @@ class _Press:
         roots = sorted((self._folder / "keyfit" / "metadata").glob("*.root.json"), key=lambda p: int(p.name.partition(".")[0]))
         root = roots[-1].read_bytes()
         names, drivers, outside = drivers_of(self._folder / "keyfit")
-        facts = KitFacts(label=self._label, signed_on=self._signed_on, expires_on=self._kit.expires[:10], names=names,
+        facts = KitFacts(label=self._label, signed_on=self._signed_on, expires_on=self._expires[:10], names=names,
                          drivers=drivers, outside=outside, programs=programs, root_sha256=hashlib.sha256(root).hexdigest())
         self._write("media-root.json", root)
         for language in LANGUAGES:
@@ -190,6 +190,15 @@ class _Press:
             out.replace(self._work / "before")
         made.replace(out)
         return size
+
+
+def _dates(metadata: Path) -> tuple[datetime, str]:
+    """When a kit was signed, and when the first of its roles but the root expires."""
+    timestamp = Metadata[Timestamp].from_bytes((metadata / "timestamp.json").read_bytes()).signed
+    roles: list[Metadata[Any]] = [Metadata.from_bytes(path.read_bytes()) for path in metadata.glob("*.json")
+                                  if not path.name.endswith(".root.json")]
+    return (datetime.fromisoformat(str(timestamp.unrecognized_fields[SIGNED_AT])),
+            min(role.signed.expires for role in roles).isoformat())
 
 
 def _sha256(path: Path) -> str:

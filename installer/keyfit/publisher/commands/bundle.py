@@ -15,7 +15,6 @@ from keyfit.publisher.commands.mirror import teller
 from keyfit.publisher.workplace import DIR, ask_secret, passphrase_option, replace_option, told, workplace
 
 if TYPE_CHECKING:
-    from keyfit.publisher.bundle_signing import Signed
     from keyfit.publisher.bundling import Pressed
 
 LONGEST_DAYS = 3650
@@ -60,27 +59,27 @@ def command(session: Session, folder: Path, out: Path, form: Any, brand: tuple[s
         media = media_workplace(work, ask_secret(passphrase_file), days)
         content = kit_content(repository)
         warnings = tuple(Message(level="warning", code="left-out", text=text) for text in content.warnings)
-        signed = sign_kits(media, content, days, replace=replace)
-        if signed.outcome is not None and signed.outcome.published is None:
-            return told("bundle", signed.outcome, "No kit was pressed: run this again when the request is complete.",
-                        warnings=warnings, data={"kit": None})
-        pressed = press(Kit(media=media.repository.folder.absolute(), payloads=repository / "payloads", out=out, format=form,
-                            expires=signed.expires, choice=Choice(brands=brand, systems=system, architectures=architecture),
-                            without=withdrawn_files(content.targets.values()), programs=program, force=force,
-                            moment=_source_date()), teller(session))
-    return _told(out, form, signed, pressed, warnings)
+        outcome = sign_kits(media, content, days, replace=replace)
+    if outcome is not None and outcome.published is None:
+        return told("bundle", outcome, "No kit was pressed: run this again when the request is complete.",
+                    warnings=warnings, data={"kit": None})
+    # without the lock: what is signed does not change any more, and a daily refresh need not wait for a large image
+    pressed = press(Kit(media=media.repository.folder.absolute(), payloads=repository / "payloads", out=out, format=form,
+                        choice=Choice(brands=brand, systems=system, architectures=architecture), programs=program,
+                        without=withdrawn_files(content.targets.values()), force=force, moment=_source_date()),
+                    teller(session))
+    return _told(out, form, pressed, signed_anew=outcome is not None, warnings=warnings)
 
 
-def _told(out: Path, form: str, signed: "Signed", pressed: "Pressed", warnings: tuple[Message, ...]) -> OperationResult:
+def _told(out: Path, form: str, pressed: "Pressed", *, signed_anew: bool, warnings: tuple[Message, ...]) -> OperationResult:
     from keyfit.publisher.output import done
 
-    data = {"complete": True, "kit": str(out), "format": form, "expires": signed.expires,
-            "signed_anew": signed.outcome is not None} | structs.asdict(pressed)
+    data = {"complete": True, "kit": str(out), "format": form, "signed_anew": signed_anew} | structs.asdict(pressed)
     data["drivers"] = [structs.asdict(driver) for driver in pressed.drivers]
     programs = ", ".join(pressed.programs) or "none: computers need Keyfit already, or give --program"
     return done("bundle", data, f"{out} is an offline kit ({pressed.label}): {pressed.manifests} manifests,"
                 f" {len({driver.sha256 for driver in pressed.drivers})} driver files, {pressed.bytes} bytes.",
-                f"Programs: {programs}.", f"It may be used until {signed.expires[:10]}.", warnings=warnings)
+                f"Programs: {programs}.", f"It may be used until {pressed.expires[:10]}.", warnings=warnings)
 
 
 def _source_date() -> datetime | None:

@@ -43,6 +43,7 @@ find_program() {
 install_part() { # system or driver, then what keyfit is to be given
     part=$1
     shift
+    [ "$chinese" = no ] || set -- --lang zh_CN "$@" # what is given after it wins
     "$program" install --source "$kit" --part "$part" "$@"
     code=$?
     if [ "$code" -eq 77 ]; then
