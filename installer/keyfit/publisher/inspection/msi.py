@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from keyfit.publisher.inspection.archive import binary
 from keyfit.publisher.inspection.authenticode import Trust, inspect_signature
-from keyfit.publisher.inspection.cabinet import Cabinet
+from keyfit.publisher.inspection.cabinet import Cabinet, CabinetFile
 from keyfit.publisher.inspection.cfb import ROOT, STORAGE, STREAM, CompoundFile, Entry
 from keyfit.publisher.inspection.findings import Findings, is_text
 from keyfit.publisher.inspection.limits import MAX_BINARY_BYTES, MAX_SIGNATURE_BYTES, MAX_TEXT_BYTES
@@ -133,19 +133,26 @@ def _from_cabinet(source: Source, known: dict[str, Row], findings: Findings, tru
     for file in cabinet.files:
         row = known.get(file.name, {})
         name = _long_name(row) if row else file.name
-        if cabinet.readable(file):
+        unseen = _unseen(cabinet, file)
+        if not unseen:
             readable.append(file)
             continue
-        findings.note(f"its files are packed with {cabinet.compression(file)}, which is not unpacked here: they are known"
-                      " by name and version only")
+        findings.note(f"files {unseen} are not unpacked here: they are known by name and version only")
         if name.lower().endswith(".sys"):
-            findings.problem(f"{name}: a kernel driver in a cabinet packed with {cabinet.compression(file)} cannot be"
-                             " looked at; publish the driver as a driver package (kind inf)")
+            findings.problem(f"{name}: a kernel driver {unseen} cannot be looked at; publish the driver as a driver package"
+                             " (kind inf)")
         yield BinaryReport(name=name, versions=tuple(filter(None, (str(row.get("Version") or ""),))), size_bytes=file.size)
     for file, data in cabinet.contents(readable, MAX_BINARY_BYTES):
         if data[:2] == b"MZ":
             row = known.get(file.name, {})
             yield binary(_long_name(row) if row else file.name, data, trust)
+
+
+def _unseen(cabinet: Cabinet, file: CabinetFile) -> str:
+    """Why a file's bytes are not looked at; empty if they are."""
+    if not cabinet.readable(file):
+        return f"packed with {cabinet.compression(file)}"
+    return f"of more than {MAX_BINARY_BYTES} bytes" if file.size > MAX_BINARY_BYTES else ""
 
 
 def _long_name(row: Row) -> str:

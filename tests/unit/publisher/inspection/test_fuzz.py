@@ -2,6 +2,7 @@
 
 import importlib
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,5 @@ def test_h2_a_damaged_file_is_out_of_form_or_reported(kind: str, changes: Change
     name = kind.split()[-1]
     reader = importlib.import_module(f"keyfit.publisher.inspection.{name}").inspect
     arguments = () if name in ("deb", "rpm") else (trust,)
-    try:
+    with suppress(Malformed):  # anything else fails the test
         reader(Source(io.BytesIO(bytes(data))), *arguments)
-    except Malformed as error:
-        assert str(error)

@@ -9,6 +9,7 @@ import pytest
 from keyfit.publisher.inspection import msi
 from keyfit.publisher.inspection.authenticode import Trust
 from keyfit.publisher.inspection.cfb import CompoundFile
+from keyfit.publisher.inspection.limits import MAX_BINARY_BYTES
 from keyfit.publisher.inspection.msitables import Database
 from keyfit.publisher.inspection.reports import MsiReport
 from keyfit.publisher.inspection.source import Malformed, Source
@@ -159,6 +160,17 @@ def test_a_cabinet_that_cannot_be_unpacked_is_told_and_its_drivers_refused(trust
     report = read(made, trust)
     assert "packed with lzx" in report.problems[0]
     assert [(one.name, one.sha256) for one in report.binaries] == [("acme.sys", "")]
+
+
+def test_a_large_file_beside_programs_is_passed_over(program: Path, trust: Trust, tmp_path: Path) -> None:
+    """Only its name and size are known; the programs before and after it are looked at."""
+    with (tmp_path / "large.bin").open("wb") as large:
+        large.truncate(MAX_BINARY_BYTES + 1)
+    made = windows.installer(tmp_path / "a.msi", {"a.exe": program, "large.bin": tmp_path / "large.bin", "z.exe": program})
+    report = read(made, trust)
+
+    assert {one.name: bool(one.sha256) for one in report.binaries} == {"a.exe": True, "large.bin": False, "z.exe": True}
+    assert "of more than" in report.notes[0]
 
 
 @pytest.mark.parametrize("cut", [0, 100, 600, 3_000])
