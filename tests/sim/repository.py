@@ -151,12 +151,14 @@ Behaviour = Callable[["_Handler", bytes], None]
 
 
 class HostileServer:
-    """Serves a folder on 127.0.0.1 in a thread. A context manager; `requests` has every request's path and headers."""
+    """Serves a folder on 127.0.0.1 in a thread. A context manager; `requests` has every request's path and headers,
+    `answers` the status and length of the answers."""
 
     def __init__(self, folder: Path, *, ranges: bool = True, tls: "CertificateAuthority | None" = None) -> None:
         self.folder = folder
         self.ranges = ranges
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.answers: list[tuple[int, int]] = []
         self.released = threading.Event()
         self.reached = threading.Event()
         self._behaviours: dict[str, list[Behaviour | None]] = {}
@@ -244,6 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
         self.wfile.write(body)
+        self.server.owner.answers.append((status, len(body)))
 
     def wait(self, seconds: float) -> bool:
         """Until the test is over, at most so long; True if it is over."""

@@ -70,7 +70,8 @@ def recall(folder: str, *, version: str, urls: "Sequence[str]", inputs: "Mapping
         return None
     same = content["version"] == version and content["urls"] == list(urls) and content["inputs"] == dict(inputs)
     ours = any(content["url"] == url.rstrip("/") + "/metadata/timestamp.json" for url in urls)
-    fresh = content["strict_at"] <= now < min(content["strict_at"] + STRICT_EVERY_S, content["expires"])
+    # each on its own: a number that is none compares as False
+    fresh = content["strict_at"] <= now < content["strict_at"] + STRICT_EVERY_S and now < content["expires"]
     return content if same and ours and fresh else None
 
 
