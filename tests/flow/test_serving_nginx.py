@@ -345,9 +345,19 @@ def test_f3_a_proxy_that_does_not_let_through(repository: SignedRepository, else
     assert (said["exit_code"], said["messages"][0]["code"]) == (69, "proxy-failed")
 
 
-def test_a_proxy_is_not_asked_for_what_no_proxy_names(repository: SignedRepository, elsewhere: Nginx, tmp_path: Path) -> None:
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://127.0.0.1:1", "127.0.0.1:1", "http://[", "no address"])
+def test_f3_a_proxy_that_is_none(repository: SignedRepository, elsewhere: Nginx, tmp_path: Path, proxy: str) -> None:
+    """F3: not there, of a kind that we do not speak, or no address at all. The way without it is not tried instead."""
+    said = keyfit(elsewhere, repository, tmp_path, "update", "--check", https_proxy=proxy,
+                  SSL_CERT_FILE=str(tmp_path / "authority/ca.pem"))
+    assert (said["exit_code"], said["messages"][0]["code"]) == (69, "proxy-failed")
+
+
+@pytest.mark.parametrize("exception", [ELSEWHERE, "192.0.2.0/24", "example.com, 192.0.2.0/30", "*"])
+def test_a_proxy_is_not_asked_for_what_no_proxy_names(repository: SignedRepository, elsewhere: Nginx, tmp_path: Path,
+                                                      exception: str) -> None:
     with Tinyproxy(tmp_path / "proxy", elsewhere.port) as proxy:
-        said = keyfit(elsewhere, repository, tmp_path, "update", "--check", https_proxy=proxy.url, no_proxy=ELSEWHERE,
+        said = keyfit(elsewhere, repository, tmp_path, "update", "--check", https_proxy=proxy.url, no_proxy=exception,
                       SSL_CERT_FILE=str(tmp_path / "authority/ca.pem"))
         assert said["outcome"] == "done"
         assert proxy.asked() == []

@@ -93,7 +93,8 @@ def test_f1_a_certificate_for_another_name_is_refused(repository: SignedReposito
 def test_f1_the_bundled_list_of_roots_is_not_loaded(repository: SignedRepository, tmp_path: Path,
                                                     authority: CertificateAuthority,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    """F1: the server's authority is put where requests keeps its own list; only the system's store counts."""
+    """F1: the server's authority is put where Python programs find a list of their own; only the system's store counts."""
+    monkeypatch.setattr("certifi.where", lambda: str(authority.path))
     monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(authority.path))
     with HostileServer(repository.folder, tls=authority) as server:
         assert unreachable(repository.client(tmp_path, server.url)).code == "tls-not-trusted"

@@ -1,61 +1,83 @@
-"""The HTTP session: the system's certificate store, no .netrc, no cookies, no retries of its own."""
+"""HTTP connections: the system's certificate store and proxies; no .netrc, no cookies, no redirects, no retries."""
 
+import os
 import ssl
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import requests
 import truststore
-from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
+from urllib3.exceptions import ProxyError
+from urllib3.util import make_headers
 
 from keyfit import __version__
 from keyfit.trust.addresses import host_of, is_loopback
 
-
-class SystemStoreAdapter(HTTPAdapter):
-    """Verifies certificates with the system's own store and with nothing else (security F1).
-
-    requests hands its bundled list to every connection; the three methods below keep it out.
-    """
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Direct connections."""
-        super().init_poolmanager(*args, ssl_context=_system_context(), **kwargs)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Connections through a proxy, and to a proxy that speaks TLS itself."""
-        if not proxy.lower().startswith("socks"):
-            kwargs["proxy_ssl_context"] = _system_context()
-        return super().proxy_manager_for(proxy, ssl_context=_system_context(), **kwargs)
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Always verify, whatever `verify` says."""
-        conn.cert_reqs = "CERT_REQUIRED"
-        conn.ca_certs = None
-        conn.ca_cert_dir = None
-
-    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
-        """The same for the key under which connections are kept."""
-        return super().build_connection_pool_key_attributes(request, True, None)
+_HEADERS = {"User-Agent": f"keyfit/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
-def new_session() -> requests.Session:
-    """A session that takes nothing from the environment but the proxy addresses (see `proxies`)."""
-    session = requests.Session()
-    session.trust_env = False  # no .netrc, no REQUESTS_CA_BUNDLE
-    session.headers.clear()
-    session.headers.update({"User-Agent": f"keyfit/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"})
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.mount("https://", SystemStoreAdapter())
-    return session
+class Session:
+    """Keeps connections, to servers and to proxies. Certificates are verified with the system's own store and with nothing
+    else (security F1): no list of roots is brought along, and no setting or variable turns the check off."""
+
+    def __init__(self) -> None:
+        self._managers: dict[tuple[str, str], PoolManager] = {}
+
+    def get(self, url: str, headers: Mapping[str, str], *, connect_s: float, silence_s: float) -> BaseHTTPResponse:
+        """The answer to one request, its body not yet read.
+
+        Raises:
+            urllib3.exceptions.HTTPError, OSError, ValueError: as urllib3 says.
+        """
+        return self._manager(url).urlopen(
+            "GET", url, headers=_HEADERS | dict(headers), redirect=False, retries=False, preload_content=False,
+            decode_content=False, timeout=Timeout(connect=connect_s, read=silence_s))
+
+    def _manager(self, url: str) -> PoolManager:
+        scheme, proxy = urlsplit(url).scheme, proxy_for(url)
+        if (scheme, proxy) not in self._managers:
+            self._managers[scheme, proxy] = _new_manager(scheme, proxy)
+        return self._managers[scheme, proxy]
 
 
-def proxies(url: str) -> dict[str, str]:
-    """The system's proxies for an address: *_proxy and no_proxy, the Windows registry, the macOS settings."""
-    if is_loopback(host_of(url)):
-        return {}
-    return dict(get_environ_proxies(url))
+def proxy_for(url: str) -> str:
+    """The system's proxy for an address: *_proxy and no_proxy, the Windows registry, the macOS settings. "" for none."""
+    host = host_of(url)
+    if is_loopback(host) or _is_excepted(host) or proxy_bypass(host):
+        return ""
+    proxies = getproxies()
+    proxy = proxies.get(urlsplit(url).scheme) or proxies.get("all") or ""
+    return proxy if "://" in proxy or not proxy else "http://" + proxy
+
+
+def _is_excepted(host: str) -> bool:
+    """True if `no_proxy` names a network that this numeric address is in; the rest of `no_proxy` is Python's own matter."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    for entry in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(","):
+        try:
+            if address in ip_network(entry.strip(), strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def _new_manager(scheme: str, proxy: str) -> PoolManager:
+    context = _system_context() if scheme == "https" else None
+    if not proxy:
+        return PoolManager(ssl_context=context)
+    try:
+        parts = urlsplit(proxy)
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
+        return ProxyManager(proxy, ssl_context=context, proxy_headers=make_headers(proxy_basic_auth=login),
+                            proxy_ssl_context=_system_context() if parts.scheme == "https" else None)
+    except ValueError as error:  # a kind that urllib3 does not know, or no address
+        raise ProxyError("unusable address", error) from error
 
 
 def _system_context() -> ssl.SSLContext:

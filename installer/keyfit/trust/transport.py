@@ -21,7 +21,9 @@ from keyfit.trust.coding import CodingError, gunzip
 from keyfit.trust.limits import CHUNK_BYTES, Limits
 
 if TYPE_CHECKING:
-    import requests
+    from urllib3 import BaseHTTPResponse
+
+    from keyfit.trust.session import Session
 
 REDIRECTS = (301, 302, 303, 307, 308)
 _TRY_LATER = "Try again later; if it stays so, ask the publisher."
@@ -101,7 +103,7 @@ class Transport:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._session: requests.Session | None = None
+        self._session: Session | None = None
 
     def get(self, url: str, *, seconds: float, allowed_hosts: frozenset[str],
             headers: Mapping[str, str] | None = None, may_be_gzip: bool = False) -> Answer:
@@ -129,12 +131,12 @@ class Transport:
         raise NetworkError("too-many-redirects", f"{origin(url)} redirects more than {self.limits.redirects} times.",
                            hint=_TRY_LATER)
 
-    def session(self) -> "requests.Session":
+    def session(self) -> "Session":
         """The session; a new one after an exchange was left behind with the old one."""
         if self._session is None:
-            from keyfit.trust.session import new_session
+            from keyfit.trust.session import Session
 
-            self._session = new_session()
+            self._session = Session()
         return self._session
 
     def forget_session(self) -> None:
@@ -156,7 +158,7 @@ class _Exchange:
         self._queue: queue.Queue[tuple[int, Mapping[str, str]] | bytes | NetworkError | None] = queue.Queue(self._QUEUED)
         self._stop = threading.Event()
         self._done = False
-        self._response: requests.Response | None = None
+        self._response: BaseHTTPResponse | None = None
         threading.Thread(target=self._run, args=(transport.session(), headers), daemon=True).start()
 
     def head(self) -> tuple[int, Mapping[str, str]]:
@@ -190,7 +192,7 @@ class _Exchange:
             self._transport.forget_session()
             if self._response is not None:
                 with suppress(OSError, ValueError, RuntimeError):  # it may be ending on its own
-                    self._response.raw.shutdown()  # wakes the thread if it waits for bytes
+                    self._response.shutdown()  # wakes the thread if it waits for bytes
         while not self._queue.empty():
             self._queue.get_nowait()
 
@@ -222,32 +224,29 @@ class _Exchange:
         self._done = self._done or item is None
         return item
 
-    def _run(self, session: "requests.Session", headers: dict[str, str]) -> None:
-        import requests
+    def _run(self, session: "Session", headers: dict[str, str]) -> None:
         import urllib3
 
         try:
             self._exchange(session, headers)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            self._queue.put(_network_error(self._url, error))
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            self._queue.put(_network_error(self._url, error, in_body=self._response is not None))
         finally:
             self._queue.put(None)
 
-    def _exchange(self, session: "requests.Session", headers: dict[str, str]) -> None:
-        from keyfit.trust.session import proxies
-
-        response = session.get(self._url, headers=headers, stream=True, allow_redirects=False,
-                               proxies=proxies(self._url),
-                               timeout=(self._limits.connect_s, self._limits.silence_s))
-        with response:
-            self._response = response
-            self._queue.put((response.status_code, response.headers))
+    def _exchange(self, session: "Session", headers: dict[str, str]) -> None:
+        response = session.get(self._url, headers, connect_s=self._limits.connect_s, silence_s=self._limits.silence_s)
+        self._response = response
+        try:
+            self._queue.put((response.status, response.headers))
             # read1 returns what has come; read would wait until the whole chunk is there
             while not self._stop.is_set():
-                chunk = response.raw.read1(CHUNK_BYTES, decode_content=False)
+                chunk = response.read1(CHUNK_BYTES, decode_content=False)
                 if not chunk:
                     return
                 self._queue.put(chunk)
+        finally:
+            response.close()  # a connection whose answer was read to its end has gone back by now
 
 
 def captive_portal(url: str) -> NetworkError:
@@ -288,24 +287,21 @@ def _file_error(path: str, error: OSError | ValueError) -> NetworkError:
                         hint="Check that the folder or medium is there and readable.")
 
 
-def _network_error(url: str, error: Exception) -> NetworkError:
-    """An error of requests, urllib3 or the system, in words of ours: theirs may hold a proxy's password."""
-    import requests
-    import urllib3
+def _network_error(url: str, error: Exception, *, in_body: bool) -> NetworkError:
+    """An error of urllib3 or the system, in words of ours: theirs may hold a proxy's password."""
+    from urllib3 import exceptions
 
     name = origin(url)
-    if isinstance(error, requests.exceptions.SSLError | urllib3.exceptions.SSLError):
+    if isinstance(error, exceptions.SSLError):
         return NetworkError("tls-not-trusted", f"The certificate of {name} is not trusted by this system.",
                             hint="Check date and time. If your company inspects traffic, its certificate authority"
                             " belongs into the system's certificate store.")
-    if isinstance(error, requests.exceptions.ProxyError | requests.exceptions.InvalidProxyURL
-                  | requests.exceptions.InvalidSchema | urllib3.exceptions.ProxyError):
+    if isinstance(error, exceptions.ProxyError):
         return NetworkError("proxy-failed", f"The proxy on the way to {name} cannot be used.", hint=_CHECK_NETWORK)
-    if isinstance(error, requests.exceptions.ReadTimeout):  # before the first line of the answer
-        return NetworkError("repository-unreachable", f"{name} does not answer.", hint=_CHECK_NETWORK)
-    if isinstance(error, urllib3.exceptions.ReadTimeoutError):  # in the body
-        return NetworkError("download-too-slow", f"{name} stopped sending.", hint=_CHECK_NETWORK)
-    if isinstance(error, urllib3.exceptions.ProtocolError | requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, exceptions.ReadTimeoutError):
+        return NetworkError("download-too-slow", f"{name} stopped sending.", hint=_CHECK_NETWORK) if in_body else \
+            NetworkError("repository-unreachable", f"{name} does not answer.", hint=_CHECK_NETWORK)
+    if in_body:
         return NetworkError("connection-cut", f"The connection to {name} was cut.", hint=_CHECK_NETWORK)
     return NetworkError("repository-unreachable", f"No connection to {name}.", hint=_CHECK_NETWORK)
 
