@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 DATA = Path(places.DATA)
 """Beside the code: the shipped catalog; in a release build also the trusted roots of repositories (root.json) and of offline
-kits (media.json), the repository's addresses (repositories.txt) and the date of the build (built.txt)."""
+kits (media.json), the repository's addresses (repositories.txt), the date of the build (built.txt) and signed metadata for
+the first contact (seed/)."""
 
 
 def options_from_environment() -> Options:
@@ -136,7 +137,8 @@ def _open(options: Options, root: str, policy: Policy, urls: tuple[str, ...], ki
                         hint=f"Give the {what}'s root metadata with --trust-root FILE.") from error
     return TufRepository(urls=tuple(_as_url(u) for u in urls), trusted_root=trusted_root,
                          metadata_dir=_metadata_dir(options, root), cache_dir=_cache_dir(options, root) / "payloads",
-                         kind=kind, built_at=_built_at(), policy=policy, grace_s=grace_s)
+                         kind=kind, built_at=_built_at(), policy=policy, grace_s=grace_s,
+                         seed=DATA / "seed" if kind == "tuf" and trusted == DATA / "root.json" else None)
 
 
 def _built_at() -> float:

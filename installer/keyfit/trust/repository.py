@@ -19,6 +19,7 @@ from keyfit.trust.addresses import check_repository, host_of
 from keyfit.trust.floors import Floors, clock_behind, files_of
 from keyfit.trust.limits import MANIFEST_BYTES, Limits
 from keyfit.trust.manifests import TARGET_NAME, brand_of, decode_grant, decode_manifest, device_of
+from keyfit.trust.seed import plant
 from keyfit.trust.transport import Transport
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class TufRepository:
         built_at: when this build was made, in seconds since the epoch; 0 if it does not say.
         policy: names the withdrawn or older versions that may be used all the same.
         grace_s: how long everything but the root may be expired.
+        seed: folder with metadata that this build carries (see `keyfit.trust.seed`).
 
     Raises:
         UserError: an address is neither https, a folder, nor http on this machine.
@@ -54,7 +56,8 @@ class TufRepository:
 
     def __init__(self, *, urls: Sequence[str], trusted_root: bytes, metadata_dir: Path, cache_dir: Path,
                  kind: Literal["tuf", "media"] = "tuf", clock: Clock | None = None, limits: Limits | None = None,
-                 built_at: float = 0.0, policy: Policy | None = None, grace_s: float = 0.0) -> None:
+                 built_at: float = 0.0, policy: Policy | None = None, grace_s: float = 0.0,
+                 seed: Path | None = None) -> None:
         if not urls:
             raise UserError("no-repository", "Expected the address of a repository, came none.",
                             hint="Use --repository URL.")
@@ -67,6 +70,7 @@ class TufRepository:
         self._limits = limits or Limits()
         self._policy = policy or Policy()
         self._grace_s = grace_s
+        self._seed = seed
         self._transport = Transport(self._limits)
         self._hasty = Transport(self._limits.hasty())
         self._floors = Floors(metadata_dir, built_at)
@@ -288,6 +292,8 @@ class TufRepository:
         check_root(self._trusted_root)
         folder = self._metadata_dir / self._kind
         private_directory(folder)
+        if self._seed is not None:
+            plant(self._seed, folder)
         hosts = frozenset(host_of(each) for each in self._urls)
         address = CheckedAddress(metadata_url=url + "metadata/", targets_url=url + "targets/", folder=folder,
                                  trusted_root=self._trusted_root, fetcher=Fetcher(transport, hosts),
