@@ -22,7 +22,7 @@ demo: setup catalogs
 
 test: setup catalogs
 	bash tests/platforms/install-packages.sh
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check $(SOURCES)
