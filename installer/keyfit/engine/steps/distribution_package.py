@@ -7,6 +7,7 @@ Sources: apt-get(8), dpkg(1), dnf(8).
 import re
 
 from keyfit.engine.steps.base import Detected, Fetch, State
+from keyfit.engine.steps.ccid_list_entry import BUNDLES, restart_daemon
 from keyfit.errors import BusyError, HostError, KeyfitError, NetworkError, Outcome, StorageError
 from keyfit.model.plan import DistributionPackages
 from keyfit.ports import Completed, Host
@@ -33,6 +34,7 @@ class Kind:
 
     def apply(self, change: DistributionPackages, host: Host, before: State, fetch: Fetch) -> State:
         """Install them; the difference in the package database is what was added."""
+        drivers = host.glob(BUNDLES, "*.bundle")
         argv = (["apt-get", *APT_OPTIONS, "install", *change.names] if change.manager == "apt"
                 else ["dnf", "-q", "-y", "--setopt=install_weak_deps=False", "install", *change.names])
         done = host.run(argv, timeout_s=INSTALL_TIMEOUT_S)
@@ -46,6 +48,8 @@ class Kind:
         if missing:
             raise HostError("package-not-installed", f"{change.manager} reported success, but {', '.join(missing)} is not"
                             " installed.")
+        if host.glob(BUNDLES, "*.bundle") != drivers:
+            restart_daemon(host)  # one that runs has looked for reader drivers when it started
         return {"added": sorted(set(versions) - set(before["installed"]))}
 
     def undo(self, change: DistributionPackages, host: Host, before: State, after: State) -> str:

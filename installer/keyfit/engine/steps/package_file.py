@@ -8,6 +8,7 @@ tree. Sources: dpkg(1) (--root, --force-script-chrootless), deb-control(5), rpm(
 from pathlib import Path
 
 from keyfit.engine.steps.base import Detected, Fetch, State
+from keyfit.engine.steps.ccid_list_entry import BUNDLES, restart_daemon
 from keyfit.engine.steps.distribution_package import INSTALL_TIMEOUT_S, failure
 from keyfit.errors import HostError, TrustError
 from keyfit.model.plan import PackageFile
@@ -31,7 +32,7 @@ class Kind:
         if before["version"] is not None:
             raise HostError("other-version-installed", f"{change.name} {before['version']} is installed already; the signed"
                             f" data wants {change.version}.", hint=f"Remove {change.name} first, or keep what is there.")
-        path = fetch(change.payload)
+        path, drivers = fetch(change.payload), host.glob(BUNDLES, "*.bundle")
         if change.format == "deb":
             self._check_deb(change, host, path)
             done = host.run([*_dpkg(host), "-i", str(path)], timeout_s=INSTALL_TIMEOUT_S)
@@ -43,6 +44,8 @@ class Kind:
         version = host.package_versions().get(change.name)
         if version != (change.version or version) or version is None:
             raise HostError("package-not-installed", f"The package tool reported success, but {change.name} is not installed.")
+        if host.glob(BUNDLES, "*.bundle") != drivers:
+            restart_daemon(host)  # one that runs has looked for reader drivers when it started
         return {"version": version}
 
     def undo(self, change: PackageFile, host: Host, before: State, after: State) -> str:
