@@ -10,6 +10,7 @@ from msgspec import Struct
 from tuf.api import exceptions as tuf
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
+from tuf.ngclient._internal.trusted_metadata_set import _load_from_metadata
 from tuf.ngclient.fetcher import FetcherInterface
 
 from keyfit.errors import BugError, KeyfitError, NetworkError, TrustError
@@ -216,6 +217,20 @@ class _DatedUpdater(Updater):
             raise BugError("tuf-changed", "This version of python-tuf keeps its reference time elsewhere.",
                            hint="Install the versions that requirements.lock names.")
         self._trusted_set.reference_time = moment
+        if vars(self._trusted_set).get("_load_data") is _load_from_metadata:  # otherwise it stays as it is, and slower
+            self._trusted_set._load_data = _load_data
+
+
+def _load_data(role: type[Any], data: bytes, delegator: Any = None, role_name: str | None = None) -> tuple[Any, bytes, Any]:
+    """python-tuf's `_load_from_metadata` with the same checks in the same order. It encodes what is signed once instead of
+    twice, which for a snapshot of a thousand roles is a sixth of all the work of a refresh."""
+    metadata = Metadata[Any].from_bytes(data)
+    if metadata.signed.type != role.type:
+        raise tuf.RepositoryError(f"Expected '{role.type}', got '{metadata.signed.type}'")
+    signed = metadata.signed_bytes
+    if delegator:
+        delegator.verify_delegate(role.type if role_name is None else role_name, signed, metadata.signatures)
+    return metadata.signed, signed, metadata.signatures
 
 
 def check_root(trusted_root: bytes) -> None:
