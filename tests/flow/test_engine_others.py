@@ -6,10 +6,10 @@ import pytest
 
 from keyfit.engine import transaction
 from keyfit.engine.journal import Journal
-from keyfit.model.plan import CcidListLine, DistributionPackages, Plan, ServiceState
+from keyfit.model.plan import CcidListLine, DistributionPackages, PackageFile, Plan, ServiceState
 from tests.sim.host import SimHost, differences
 from tests.sim.packages import SimPackage
-from tests.sim.plans import BUNDLE_LIST, CCID_LIST, POLICIES, changes, fetcher, machine, plan
+from tests.sim.plans import BUNDLE_LIST, CCID_LIST, POLICIES, changes, fetcher, machine, payload, plan
 from tests.sim.world import SimReporter
 
 
@@ -194,3 +194,30 @@ def test_history_tells_everything_that_was_done(pc: Machine) -> None:
     told = [entry.as_data() for entry in pc.journal.history()]
     assert [(t["brand"], t["result"], t["steps"]) for t in told] == [
         ("acme", "removed", [{"id": "step-0", "state": "undone"}])]
+
+
+READER_DRIVER = {"/usr/lib/pcsc/drivers/ifd-acme.bundle/Contents/Info.plist": "<dict>\n</dict>\n"}
+RESTART = ("systemctl", "try-restart", "pcscd.service")
+
+
+@pytest.mark.parametrize("files", [READER_DRIVER, {"/usr/lib/acme.so": "elf"}], ids=["reader-driver", "library"])
+def test_a_running_daemon_is_told_of_a_reader_driver_that_a_package_brings(pc: Machine, files: dict[str, str]) -> None:
+    """pcscd looks for reader drivers when it starts; other packages are none of its business."""
+    pc.host.offer(SimPackage(name="libacme", files=files))
+
+    pc.install(plan(DistributionPackages(manager="apt", names=("libacme",))))
+
+    assert (RESTART in pc.host.calls) is (files is READER_DRIVER)
+
+
+@pytest.mark.parametrize("files", [READER_DRIVER, {"/usr/lib/acme.so": "elf"}], ids=["reader-driver", "library"])
+def test_a_running_daemon_is_told_of_a_reader_driver_in_a_package_file(pc: Machine, files: dict[str, str]) -> None:
+    package = SimPackage(name="libacme", version="2.0", files=files)
+    wanted = PackageFile(format="deb", name="libacme", version="2.0", payload=payload("libacme.deb", package.deb()))
+    file = pc.folder / "libacme.deb"
+    file.write_bytes(package.deb())
+
+    transaction.carry_out(plan(wanted), host=pc.host, journal=pc.journal, fetch=lambda _: file, reporter=SimReporter(),
+                          wait=lambda wait: None)
+
+    assert (RESTART in pc.host.calls) is (files is READER_DRIVER)
