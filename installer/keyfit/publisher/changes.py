@@ -1,5 +1,6 @@
 """The changes that a publisher makes: each turns brand data and what is remembered into a draft."""
 
+import difflib
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -108,8 +109,10 @@ def known_state(work: Workplace, brand: str) -> BrandState:
     """
     states = work.state.current()
     if brand not in states:
+        near = difflib.get_close_matches(brand[:48], states, n=3, cutoff=0.5)
         raise UserError("no-such-brand", f"Expected a released brand, came {brand[:48]!a}.",
-                        hint="Released are " + (", ".join(states)[:800] or "none") + ".")
+                        hint="Did you mean " + " or ".join(near) + "?" if near else
+                        f"{len(states)} brands are released; their names are those of the folders of brand data.")
     return states[brand]
 
 

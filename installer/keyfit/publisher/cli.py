@@ -2,6 +2,8 @@
 `command` and is imported when it is used."""
 
 import importlib
+import os
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,7 +12,7 @@ import click
 from msgspec import Struct
 
 from keyfit import __version__
-from keyfit.errors import KeyfitError, Outcome
+from keyfit.errors import EXIT_CODES, KeyfitError, Outcome
 from keyfit.model.result import OperationResult
 from keyfit.publisher.output import emit, ended, failure
 
@@ -105,11 +107,13 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         hint = f"See `{error.ctx.command_path} --help`." if isinstance(error, click.UsageError) and error.ctx else ""
         result = ended(session.command, Outcome.USAGE, "usage", error.format_message(), hint)
-    except BrokenPipeError:
-        return 0
     except Exception as error:  # noqa: BLE001 - the one place where a fault of our own becomes a message
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} in {frame.name}, {frame.filename.rsplit('/keyfit/', 1)[-1]}:{frame.lineno}"
         result = ended(session.command, Outcome.INTERNAL, "internal", f"Keyfit made a mistake: {where}: {error}",
                        "Please report this line. What is served is as it was before.")
-    return emit(result, as_json=session.json, quiet=session.quiet)
+    try:
+        return emit(result, as_json=session.json, quiet=session.quiet)
+    except BrokenPipeError:  # whoever reads has had enough; the exit code still says how it ended
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for what is left to be flushed
+        return EXIT_CODES[result.outcome][sys.platform == "win32"]

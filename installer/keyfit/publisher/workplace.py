@@ -38,8 +38,8 @@ def _keep_pin_file(context: click.Context, _option: click.Parameter, value: Path
         context.meta[_PIN_FILE] = value
 
 
-drivers_option = click.option("--drivers", type=EXISTING, default=Path("drivers"), show_default=True, metavar="DRIVERS",
-                              help="Folder of brand data.")
+drivers_option = click.option("--drivers", type=click.Path(path_type=Path), default=Path("drivers"), show_default=True,
+                              metavar="DRIVERS", help="Folder of brand data.")
 replace_option = click.option("--replace", is_flag=True, help="Drop a signing request that waits.")
 
 
