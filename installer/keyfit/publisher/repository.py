@@ -1,8 +1,9 @@
 """The signed repository on the publisher's disk: a folder of static files that any https server can serve.
 
 Consistent snapshots: nothing but `timestamp.json` is ever overwritten, and that comes last, by a rename, so that a reader
-sees the old repository or the new one. What every client fetches also lies there compressed (`.json.gz`), for servers
-that send such files as they are; the hash bins are left to the server, since each is fetched by a thousandth of them.
+sees the old repository or the new one. What rarely changes, and the timestamp, also lies there compressed (`.json.gz`), for
+servers that send such files as they are. Snapshot and hash bins, which change with every release, are left to the server, so
+that a small change writes little.
 """
 
 import gzip
@@ -222,7 +223,7 @@ class PublisherRepository:
     def _write_role(self, role: str, metadata: Metadata[Any]) -> None:
         data = self.serialize(metadata)
         path = self.path_of(role, metadata.signed.version)
-        if not is_bin(role):
+        if not is_bin(role) and role != "snapshot":
             _write_file(path.with_name(path.name + ".gz"), compressed(data))
         _write_file(path, data)
 
