@@ -76,11 +76,10 @@ def refresh_or_download(given: Given, folder: Path) -> int:
     """The whole client workflow, and then the targets in their order, with the same metadata."""
     from keyfit.trust.addresses import check_repository, host_of
     from keyfit.trust.limits import Limits
-    from keyfit.trust.metadata import CheckedAddress, Fetcher, check_root
+    from keyfit.trust.metadata import CheckedAddress, Fetcher
     from keyfit.trust.transport import Transport
 
     anchor = (folder / ANCHOR).read_bytes()
-    check_root(anchor)
     metadata_url = check_repository(given.metadata_url)
     targets_url = check_repository(given.targets_url) if given.targets_url else metadata_url
     hosts = frozenset({host_of(metadata_url), host_of(targets_url)})

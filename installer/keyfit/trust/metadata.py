@@ -96,6 +96,7 @@ class CheckedAddress:
         grace_s: how long timestamp, snapshot, targets and delegated roles may be expired. The root never may.
 
     Raises:
+        TrustError: code "trusted-root-invalid".
         KeyfitError: as `translated` says.
     """
 
@@ -107,8 +108,7 @@ class CheckedAddress:
         self._fetcher = fetcher
         now = datetime.now(UTC) if reference_time is None else datetime.fromtimestamp(reference_time, UTC)
         try:
-            self._updater = _DatedUpdater(str(folder), metadata_url, fetcher=fetcher, config=UpdaterConfig(),
-                                          bootstrap=trusted_root)
+            self._updater = _started(folder, metadata_url, trusted_root, fetcher)
             self._updater.judge_at(now - timedelta(seconds=grace_s))
             # the whole client workflow (TUF specification 1.0.34, section 5)
             self._updater.refresh()
@@ -233,8 +233,15 @@ def _load_data(role: type[Any], data: bytes, delegator: Any = None, role_name: s
     return metadata.signed, signed, metadata.signatures
 
 
+def _started(folder: Path, metadata_url: str, trusted_root: bytes, fetcher: Fetcher) -> _DatedUpdater:
+    try:
+        return _DatedUpdater(str(folder), metadata_url, fetcher=fetcher, config=UpdaterConfig(), bootstrap=trusted_root)
+    except tuf.RepositoryError as error:  # nothing but the trusted root has been looked at yet
+        raise _no_root(error) from error
+
+
 def check_root(trusted_root: bytes) -> None:
-    """See that the embedded root is one.
+    """See that a root is one, before anything is done with it.
 
     Raises:
         TrustError: code "trusted-root-invalid".
@@ -245,8 +252,12 @@ def check_root(trusted_root: bytes) -> None:
             raise ValueError(f"it is the role {root.signed.type}")
         root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
     except (tuf.RepositoryError, ValueError) as error:
-        raise TrustError("trusted-root-invalid", f"The trusted root is not a signed TUF root: {error}.",
-                         hint="Give the repository's own root file, or install Keyfit again.") from error
+        raise _no_root(error) from error
+
+
+def _no_root(error: Exception) -> TrustError:
+    return TrustError("trusted-root-invalid", f"The trusted root is not a signed TUF root: {error}.",
+                      hint="Give the repository's own root file, or install Keyfit again.")
 
 
 _REFUSALS: tuple[tuple[type[Exception], str, str, str], ...] = (

@@ -287,9 +287,8 @@ class TufRepository:
         return self._current[1]
 
     def _opened(self, url: str, transport: Transport) -> "CheckedAddress":
-        from keyfit.trust.metadata import CheckedAddress, Fetcher, check_root
+        from keyfit.trust.metadata import CheckedAddress, Fetcher
 
-        check_root(self._trusted_root)
         folder = self._metadata_dir / self._kind
         private_directory(folder)
         if self._seed is not None:
