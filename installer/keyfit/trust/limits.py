@@ -44,4 +44,4 @@ MANIFEST_BYTES = 1_000_000
 """Largest manifest. The largest one compiled from today's brand data is about a hundredth of this."""
 MANIFEST_DEPTH = 16
 """Deepest nesting in a manifest; the types in `model.catalog` need 8."""
-CHUNK_BYTES = 262_144
+CHUNK_BYTES = 131_072

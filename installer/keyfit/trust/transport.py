@@ -147,7 +147,7 @@ class Transport:
 class _Exchange:
     """One request and its answer."""
 
-    _QUEUED = 8
+    _QUEUED = 4
     """Chunks read ahead: bounds the memory that a fast server can make us use."""
 
     def __init__(self, transport: Transport, url: str, headers: dict[str, str], deadline: float) -> None:
