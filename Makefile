@@ -41,6 +41,9 @@ test-frozen: dist
 
 bench: setup catalogs
 	$(BIN)/python bench/devices.py
+	$(BIN)/python bench/repository.py
+	$(BIN)/python bench/poll.py
+	$(BIN)/python bench/payload.py
 
 docs: setup
 	$(BIN)/mkdocs build --strict --quiet --site-dir build/site

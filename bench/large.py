@@ -37,7 +37,7 @@ sequence = {sequence}
 status = "supported"
 
 [sources]
-page = "{vendor}, download page for {name}, https://www.{brand}.example/support/drivers, read 23 November 2026"
+page = "https://www.{brand}.example/drivers, read 23 November 2026"
 usb-ids = "usb.ids, version of 26 July 2025 (linux-usb.org)"
 debian12 = "Debian 12 packages pcscd 1.9.9-2 and libccid 1.5.2-1: file lists and Info.plist"
 
@@ -89,7 +89,7 @@ id = "{brand}"
 name = "{name}"
 path = "/usr/lib/{brand}/libpkcs11.so"
 on = {{ system = "linux" }}
-register = ["p11-kit", "firefox", "chromium"]
+register = ["p11-kit", "firefox"]
 sources = ["page"]
 """
 _ISSUER = "CN=Example Trusted G4 Code Signing RSA4096 SHA384 2021 CA1,O=Example Inc.,C=US"
@@ -192,11 +192,13 @@ def age(folder: Path) -> float:
     return seconds
 
 
-def some_target(folder: Path, chance: random.Random) -> str:
-    """A device's manifest."""
+def some_target(chance: random.Random, platform: str = "") -> str:
+    """A device's manifest, for any platform unless one is named."""
+    from keyfit.publisher.compile import platforms
+
     number = chance.randrange(1, BRANDS)
     product = chance.randrange(1, _products(number) + 1)
-    return f"usb/{0x1000 + number:04x}/{product:04x}-linux-amd64.json"
+    return f"usb/{0x1000 + number:04x}/{product:04x}-{platform or '-'.join(chance.choice(list(platforms())))}.json"
 
 
 def _products(number: int) -> int:

@@ -8,6 +8,7 @@ the same of one nginx worker that is pinned to one core. See bench/README.md for
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -172,15 +173,16 @@ def server_rows(publisher: Path, scratch: Path, rounds: int, seconds: int) -> li
     snapshot = max((folder / "metadata").glob("*.snapshot.json"), key=lambda p: int(p.name.split(".")[0]))
     bin_file = max((folder / "metadata").glob("*.b-264.json"), key=lambda p: int(p.name.split(".")[0]))
     packed = "Accept-Encoding: gzip"
-    on_the_fly = scratch / "on-the-fly" / "metadata"
-    on_the_fly.mkdir(parents=True)
-    (on_the_fly / snapshot.name).write_bytes(snapshot.read_bytes())
+    ready = scratch / "ready" / "metadata"
+    ready.mkdir(parents=True)
+    (ready / snapshot.name).write_bytes(snapshot.read_bytes())
+    (ready / f"{snapshot.name}.gz").write_bytes(gzip.compress(snapshot.read_bytes()))
     pinned = {"workers": 1, "log": False, "before": ("taskset", "-c", SERVER_CPU)}
     forever = "keepalive_requests 100000000; "  # wrk would count each closing as an error
     wrk = Wrk(scratch, seconds)
     with Nginx(folder, scratch / "plain", http=forever, **pinned) as plain, \
             Nginx(folder, scratch / "tls", http=forever, tls=authority, **pinned) as tls, \
-            Nginx(on_the_fly.parent, scratch / "packing", http=forever, **pinned) as packing:
+            Nginx(ready.parent, scratch / "packed", http=forever, **pinned) as packed_before:
         url = plain.url + TIMESTAMP
         same = f"If-None-Match: {etag_of(url)}"
         works = {name: wrk.asking(name, *asked) for name, asked in {
@@ -189,8 +191,8 @@ def server_rows(publisher: Path, scratch: Path, rounds: int, seconds: int) -> li
             "poll, 304": (url, packed, same),
             "poll, 304, a connection each": (url, packed, same, "Connection: close"),
             "poll, 304, a TLS handshake each": (tls.url + TIMESTAMP, packed, same, "Connection: close"),
-            "snapshot, packed copy": (plain.url + "metadata/" + snapshot.name, packed),
-            "snapshot, packed on the fly": (packing.url + "metadata/" + snapshot.name, packed),
+            "snapshot, packed on the fly": (plain.url + "metadata/" + snapshot.name, packed),
+            "snapshot, if it had a packed copy": (packed_before.url + "metadata/" + snapshot.name, packed),
             "hash bin, packed on the fly": (plain.url + "metadata/" + bin_file.name, packed),
             "next root, 404": (plain.url + "metadata/999.root.json", packed),
         }.items()}

@@ -147,7 +147,7 @@ def client_bytes(clients: Clients, publisher: Publisher, chance: random.Random) 
     from keyfit import __version__
     from keyfit.trust import poll
 
-    target = large.some_target(publisher.folder, chance)
+    target = large.some_target(chance, "linux-amd64")
     rows = []
     for who, name in (("keyfit", "Keyfit"), ("seeded", "Keyfit, seeded by its build"), ("stock", "python-tuf's Updater")):
         rows.append(clients.counted("first contact, look-up", name, lambda who=who: clients.run(who, "lookup", target)))
@@ -179,7 +179,7 @@ def _elsewhere(publisher: Publisher, target: str, chance: random.Random) -> str:
     from keyfit.publisher.release import Workplace
 
     repository = Workplace(publisher.folder).repository
-    while repository.role_of(other := large.some_target(publisher.folder, chance)) == repository.role_of(target):
+    while repository.role_of(other := large.some_target(chance)) == repository.role_of(target):
         pass
     return other
 
@@ -222,7 +222,7 @@ def publisher_rows(publisher: Publisher, times: dict[str, float], rounds: int, c
         {"change": "every role signed and written anew", "by": "Python", "manifests": 100_000, "seconds": times["sign"]}]
     rows.append(full_sign(publisher))
     ones = [publisher.measured("one manifest", "Python", lambda: (
-        publisher.change_one(large.some_target(publisher.folder, chance)), 1)) for _ in range(rounds)]
+        publisher.change_one(large.some_target(chance)), 1)) for _ in range(rounds)]
     rows.append({**_middle(ones), "by": f"Python, median of {rounds}"})
     sequence = 1
     with suppress(OSError, ValueError, KeyError):
@@ -330,7 +330,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch, \
             Nginx(folder / "repository", Path(scratch) / "nginx") as nginx:
         clients = Clients(nginx, folder, Path(scratch))
-        target = large.some_target(folder, chance)
+        target = large.some_target(chance, "linux-amd64")
         time_rows = client_times(clients, target, given.rounds)
         byte_rows = client_bytes(clients, publisher, chance)
     changes = publisher_rows(publisher, times, given.rounds, chance)
