@@ -46,7 +46,7 @@ bench: setup catalogs
 	$(BIN)/python bench/payload.py
 
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site  # with --quiet nothing would be strict
 
 clean:
 	rm -rf build dist .venv installer/*.egg-info installer/keyfit/data/catalog-*.json
