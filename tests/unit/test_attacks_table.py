@@ -1,20 +1,29 @@
-"""The table of attacks says what the tests cover now."""
+"""The table of attacks is made from the tests, and the one in the documentation is the current one."""
 
 from pathlib import Path
 
-from tests import attacks
+import pytest
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "security" / "attacks.md"
+from tests import attacks_table
+from tests.attacks_table import COMMAND, TABLE, every_test, found_in, page
 
 
 def test_the_table_is_current() -> None:
-    """If this fails: python -m tests.attacks docs/security/attacks.md"""
-    assert DOCUMENT.read_text("utf-8") == attacks.table()
+    assert TABLE.read_text("utf-8") == page(every_test()), f"run: {COMMAND}"
 
 
-def test_every_attack_has_a_test() -> None:
-    by_attack = attacks.table().partition("## By attack")[2]
+def test_ids_come_from_names_and_docstrings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attacks_table, "TESTS", tmp_path)
+    path = tmp_path / "test_example.py"
+    path.write_text('def test_a2_a7_both():\n    """F3, D2: more (CVE-2024-47081, TAP 15)."""\n\n'
+                    "def test_none():\n    pass\n\ndef helper_a1_():\n    pass\n")
 
-    assert by_attack.count("| `") == 0  # a row begins with the attack's name
-    assert [line for line in by_attack.splitlines() if "none yet" in line] == []
-    assert len([line for line in by_attack.splitlines() if "test_" in line]) == len(attacks.ATTACKS)
+    found = {test.name: test.requirements for test in found_in(path)}
+
+    assert found == {"test_a2_a7_both": ("A2", "A7", "D2", "F3"), "test_none": ()}
+
+
+def test_an_attack_without_a_test_is_named() -> None:
+    without = [test for test in every_test() if "retry_after" not in test.name and "A3" not in test.requirements]
+    with pytest.raises(ValueError, match=r"A3; Retry-After"):
+        page(without)
