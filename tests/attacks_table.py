@@ -39,6 +39,7 @@ REQUIREMENTS = {
     "F3": "Redirects to https at named hosts only; no credentials in messages or to others",
     "F4": "A network that wants a sign-in is recognised",
     "F5": "Requests say the program's version and the brand, and nothing of the user or the token",
+    "K1": "Keys of several people, every one of which can be replaced",
 }
 """The security requirements that the repository and the way to it have to keep, in our words."""
 
@@ -49,10 +50,10 @@ ATTACKS = {
     "A forged rotation of the root, or a gap in it": r"forged_root|root_rotation|gap_between_roots|planted_root|root_planted",
     "An old root, and the keys that a rotation took away": r"old_root|revoked_key|rotation_of_other_roles|older_root",
     "A stolen timestamp key": r"stolen_timestamp",
-    "A stolen brand key": r"stolen_brand|brands_key|brand_speaks|exceeds_the_grant",
+    "A stolen brand key": r"stolen_brand|brand_s_stolen_key|brands_key|brand_speaks|exceeds_the_grant",
     "Rollback": r"rollback|rolls_back|set_back|lower_sequence|may_not_vanish|floor",
     "Fast-forward, and the way back": r"fast_forward|stolen_timestamp",
-    "Freeze: old data that is shown for ever": r"frozen|freeze|expire[sd]|expired_",
+    "Freeze: old data that is shown for ever": r"frozen|freeze|withheld|expire[sd]|expired_",
     "Mix and match": r"mix_and_match|of_another_release|older_manifests|snapshot_does_not_name",
     "Wrong types, unknown fields, odd names": r"junk|in_place_of|unknown_fields|names_of|malformed|signed_data_commands",
     "Delegations: loops, order, depth, diamonds": r"test_order$|who_signs_what|terminating|depth|verified_for_each"
@@ -66,6 +67,9 @@ ATTACKS = {
     "A redirect to http, or to elsewhere": r"redirect",
     "A malicious mirror beside a good one": r"malicious_mirror|mirror_that_is_behind|mirror_with_a_date|next_address",
     "A clock set back or forward": r"clock",
+    "Planted files and links": r"planted|link_in_the_folder|over_a_link|behind_a_link|half_a_metadata_folder",
+    "A kit passed off as a repository, and the other way round": r"of_a_kit_is_refused|of_the_repository_is_refused|is_for_kits"
+                                                                 r"|is_for_the_network|vouch_for_itself",
     "Two clients on one cache": r"two_programs_on_one|two_processes_take",
     "A full disk": r"full_disk|disk_is_full",
     "A download that is cut, killed or replaced meanwhile": r"cut_download|killed_download|killed_before"
