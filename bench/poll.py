@@ -37,7 +37,7 @@ from bench.common import (  # noqa: E402
     wait_until_quiet,
     write_json,
 )
-from tests.sim.nginx import Nginx  # noqa: E402
+from tests.sim.nginx import REPOSITORY, Nginx  # noqa: E402
 from tests.sim.repository import CertificateAuthority  # noqa: E402
 
 PYTHON = CHECKOUT / ".venv" / "bin" / "python"
@@ -45,6 +45,8 @@ BARE = CHECKOUT / "bench" / "bare_poll.py"
 TIMESTAMP = "metadata/timestamp.json"
 GNU_TIME = "/usr/bin/time"
 SERVER_CPU, CLIENT_CPU = "0", "1"
+_TLS = "ssl_protocols TLSv1.3; ssl_session_tickets off; ssl_session_cache off;"
+"""As each machine comes: it remembers nothing of the time before, while wrk would."""
 _SUMMARY = """
 done = function(summary, latency, requests)
   io.stderr:write(string.format('{"requests":%d,"us":%d,"bytes":%d,"status":%d,"socket":%d,"p50_us":%d,"p99_us":%d}',
@@ -140,14 +142,17 @@ class Wrk:
         self._seconds = seconds
         self.results: dict[str, list[dict[str, int]]] = {}
 
-    def asking(self, name: str, url: str, *headers: str) -> Callable[[], float]:
+    def asking(self, name: str, nginx: Nginx, path: str, *headers: str) -> Callable[[], float]:
         """Answers per second."""
+        url = nginx.url + path
         command = ["taskset", "-c", CLIENT_CPU, "wrk", "--threads", "1", "--connections", "32", "--duration",
                    f"{self._seconds}s", "--script", self._script, *(part for h in headers for part in ("--header", h)), url]
 
         def once() -> float:
+            before = worker_us(nginx)
             done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
             result: dict[str, int] = json.loads(done.stderr)
+            result["server_us"] = worker_us(nginx) - before
             self.results.setdefault(name, []).append(result)
             return result["requests"] / result["us"] * 1e6
         return once
@@ -159,11 +164,18 @@ class Wrk:
             results = self.results[name]
             count = sum(r["requests"] for r in results)
             rows.append({"asked for": name, "per second": median(found), "x plain": median(found) / median(rates[base]),
-                         "answers": count, "errors": sum(r["status"] + r["socket"] for r in results),
+                         "server CPU us each": sum(r["server_us"] for r in results) / count, "answers": count, "errors": sum(r["status"] + r["socket"] for r in results),
                          "B each": round(sum(r["bytes"] for r in results) / count),
                          "p50 ms": median(r["p50_us"] for r in results) / 1000,
                          "p99 ms": median(r["p99_us"] for r in results) / 1000})
         return rows
+
+
+def worker_us(nginx: Nginx) -> int:
+    """Processor time of nginx's one worker so far, in microseconds."""
+    (worker,) = Path(f"/proc/{nginx.pid}/task/{nginx.pid}/children").read_text().split()
+    fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
+    return round((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") * 1e6)  # proc(5): utime, stime
 
 
 def server_rows(publisher: Path, scratch: Path, rounds: int, seconds: int) -> list[Row]:
@@ -181,20 +193,19 @@ def server_rows(publisher: Path, scratch: Path, rounds: int, seconds: int) -> li
     forever = "keepalive_requests 100000000; "  # wrk would count each closing as an error
     wrk = Wrk(scratch, seconds)
     with Nginx(folder, scratch / "plain", http=forever, **pinned) as plain, \
-            Nginx(folder, scratch / "tls", http=forever, tls=authority, **pinned) as tls, \
+            Nginx(folder, scratch / "tls", http=forever, tls=authority, server=REPOSITORY + _TLS, **pinned) as tls, \
             Nginx(ready.parent, scratch / "packed", http=forever, **pinned) as packed_before:
-        url = plain.url + TIMESTAMP
-        same = f"If-None-Match: {etag_of(url)}"
+        same = f"If-None-Match: {etag_of(plain.url + TIMESTAMP)}"
         works = {name: wrk.asking(name, *asked) for name, asked in {
-            "timestamp, plainly": (url,),
-            "timestamp, packed": (url, packed),
-            "poll, 304": (url, packed, same),
-            "poll, 304, a connection each": (url, packed, same, "Connection: close"),
-            "poll, 304, a TLS handshake each": (tls.url + TIMESTAMP, packed, same, "Connection: close"),
-            "snapshot, packed on the fly": (plain.url + "metadata/" + snapshot.name, packed),
-            "snapshot, if it had a packed copy": (packed_before.url + "metadata/" + snapshot.name, packed),
-            "hash bin, packed on the fly": (plain.url + "metadata/" + bin_file.name, packed),
-            "next root, 404": (plain.url + "metadata/999.root.json", packed),
+            "timestamp, plainly": (plain, TIMESTAMP),
+            "timestamp, packed": (plain, TIMESTAMP, packed),
+            "poll, 304": (plain, TIMESTAMP, packed, same),
+            "poll, 304, a connection each": (plain, TIMESTAMP, packed, same, "Connection: close"),
+            "poll, 304, a TLS handshake each": (tls, TIMESTAMP, packed, same, "Connection: close"),
+            "snapshot, packed on the fly": (plain, "metadata/" + snapshot.name, packed),
+            "snapshot, if it had a packed copy": (packed_before, "metadata/" + snapshot.name, packed),
+            "hash bin, packed on the fly": (plain, "metadata/" + bin_file.name, packed),
+            "next root, 404": (plain, "metadata/999.root.json", packed),
         }.items()}
         rates = interleaved(rounds, **works)
     for result in wrk.results["next root, 404"]:
