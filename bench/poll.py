@@ -142,17 +142,14 @@ class Wrk:
         self._seconds = seconds
         self.results: dict[str, list[dict[str, int]]] = {}
 
-    def asking(self, name: str, nginx: Nginx, path: str, *headers: str) -> Callable[[], float]:
+    def asking(self, name: str, url: str, *headers: str) -> Callable[[], float]:
         """Answers per second."""
-        url = nginx.url + path
         command = ["taskset", "-c", CLIENT_CPU, "wrk", "--threads", "1", "--connections", "32", "--duration",
                    f"{self._seconds}s", "--script", self._script, *(part for h in headers for part in ("--header", h)), url]
 
         def once() -> float:
-            before = worker_us(nginx)
             done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
             result: dict[str, int] = json.loads(done.stderr)
-            result["server_us"] = worker_us(nginx) - before
             self.results.setdefault(name, []).append(result)
             return result["requests"] / result["us"] * 1e6
         return once
@@ -164,18 +161,11 @@ class Wrk:
             results = self.results[name]
             count = sum(r["requests"] for r in results)
             rows.append({"asked for": name, "per second": median(found), "x plain": median(found) / median(rates[base]),
-                         "server CPU us each": sum(r["server_us"] for r in results) / count, "answers": count, "errors": sum(r["status"] + r["socket"] for r in results),
+                         "answers": count, "errors": sum(r["status"] + r["socket"] for r in results),
                          "B each": round(sum(r["bytes"] for r in results) / count),
                          "p50 ms": median(r["p50_us"] for r in results) / 1000,
                          "p99 ms": median(r["p99_us"] for r in results) / 1000})
         return rows
-
-
-def worker_us(nginx: Nginx) -> int:
-    """Processor time of nginx's one worker so far, in microseconds."""
-    (worker,) = Path(f"/proc/{nginx.pid}/task/{nginx.pid}/children").read_text().split()
-    fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
-    return round((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") * 1e6)  # proc(5): utime, stime
 
 
 def server_rows(publisher: Path, scratch: Path, rounds: int, seconds: int) -> list[Row]:
@@ -195,17 +185,18 @@ def server_rows(publisher: Path, scratch: Path, rounds: int, seconds: int) -> li
     with Nginx(folder, scratch / "plain", http=forever, **pinned) as plain, \
             Nginx(folder, scratch / "tls", http=forever, tls=authority, server=REPOSITORY + _TLS, **pinned) as tls, \
             Nginx(ready.parent, scratch / "packed", http=forever, **pinned) as packed_before:
-        same = f"If-None-Match: {etag_of(plain.url + TIMESTAMP)}"
+        url = plain.url + TIMESTAMP
+        same = f"If-None-Match: {etag_of(url)}"
         works = {name: wrk.asking(name, *asked) for name, asked in {
-            "timestamp, plainly": (plain, TIMESTAMP),
-            "timestamp, packed": (plain, TIMESTAMP, packed),
-            "poll, 304": (plain, TIMESTAMP, packed, same),
-            "poll, 304, a connection each": (plain, TIMESTAMP, packed, same, "Connection: close"),
-            "poll, 304, a TLS handshake each": (tls, TIMESTAMP, packed, same, "Connection: close"),
-            "snapshot, packed on the fly": (plain, "metadata/" + snapshot.name, packed),
-            "snapshot, if it had a packed copy": (packed_before, "metadata/" + snapshot.name, packed),
-            "hash bin, packed on the fly": (plain, "metadata/" + bin_file.name, packed),
-            "next root, 404": (plain, "metadata/999.root.json", packed),
+            "timestamp, plainly": (url,),
+            "timestamp, packed": (url, packed),
+            "poll, 304": (url, packed, same),
+            "poll, 304, a connection each": (url, packed, same, "Connection: close"),
+            "poll, 304, a TLS handshake each": (tls.url + TIMESTAMP, packed, same, "Connection: close"),
+            "snapshot, packed on the fly": (plain.url + "metadata/" + snapshot.name, packed),
+            "snapshot, if it had a packed copy": (packed_before.url + "metadata/" + snapshot.name, packed),
+            "hash bin, packed on the fly": (plain.url + "metadata/" + bin_file.name, packed),
+            "next root, 404": (plain.url + "metadata/999.root.json", packed),
         }.items()}
         rates = interleaved(rounds, **works)
     for result in wrk.results["next root, 404"]:
