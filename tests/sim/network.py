@@ -7,22 +7,21 @@ import ctypes
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.sim.started import Started
+
 ELSEWHERE = "192.0.2.1"
 """Of a network that is kept for documentation (RFC 5737)."""
-WAIT_S = 10
 _CLONE_NEWNET = 0x40000000
 """linux/sched.h"""
 _TINYPROXY = "/usr/bin/tinyproxy"
 _CONFIGURATION = """
 Port {port}
 Listen 127.0.0.1
-LogFile "{state}/log"
-LogLevel Connect
+LogLevel Info
 PidFile "{state}/pid"
 MaxClients 50
 Timeout 60
@@ -60,14 +59,14 @@ class Tinyproxy:
     """A context manager; `url` is what goes into `https_proxy`.
 
     Args:
-        folder: made; for its log.
+        folder: made; for its configuration.
         leads_to: the port that may be connected to.
         login: user and password that are asked for; none if empty.
     """
 
     def __init__(self, folder: Path, leads_to: int, login: Sequence[str] = ()) -> None:
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program: Started | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port: int = free.getsockname()[1]
@@ -79,27 +78,16 @@ class Tinyproxy:
     def __enter__(self) -> "Tinyproxy":
         self._folder.mkdir(parents=True)
         (self._folder / "conf").write_text(self._text)
-        self._process = subprocess.Popen([_TINYPROXY, "-d", "-c", self._folder / "conf"], stdout=subprocess.DEVNULL)
-        until = time.monotonic() + WAIT_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
-            except OSError:
-                if time.monotonic() > until or self._process.poll() is not None:
-                    raise RuntimeError(f"tinyproxy did not start: {self._log()}") from None
-                time.sleep(0.02)
-            else:
-                return self
+        self._program = Started([_TINYPROXY, "-d", "-c", self._folder / "conf"], ready="Accepting connections")
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(WAIT_S)
+        if self._program is not None:
+            self._program.stop()
 
     def asked(self) -> list[str]:
         """The first lines of the requests that came, as it logged them."""
-        return [line.split("): ", 1)[1] for line in self._log().splitlines() if "Request (file descriptor" in line]
+        return [line.split("): ", 1)[1] for line in self._said().splitlines() if "Request (file descriptor" in line]
 
-    def _log(self) -> str:
-        log = self._folder / "log"
-        return log.read_text() if log.exists() else ""
+    def _said(self) -> str:
+        return self._program.said() if self._program is not None else ""

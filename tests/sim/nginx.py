@@ -1,8 +1,6 @@
 """The real nginx of Debian, serving a folder on the loopback address with packaging/nginx/keyfit.conf, as administrators do."""
 
 import socket
-import subprocess
-import time
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -11,18 +9,19 @@ from types import TracebackType
 from msgspec import Struct
 
 from tests.sim.repository import CertificateAuthority
+from tests.sim.started import WAIT_S, Started
 
 PROGRAM = "/usr/sbin/nginx"
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging" / "nginx"
 REPOSITORY = f"include {PACKAGING}/keyfit.conf;"
 """What is in a server block for a repository: the file that is shipped, and nothing else."""
-WAIT_S = 10
 _MARKER = "/.sim-marker-"
 _CONFIGURATION = """
 daemon off;
 {processes}
 pid {state}/pid;
 error_log {state}/errors;
+error_log stderr notice;
 events {{ worker_connections 4096; }}
 http {{
     log_format answers '$status $request_method $request_length $bytes_sent $body_bytes_sent "$sent_http_content_encoding" $uri';
@@ -75,7 +74,7 @@ class Nginx:
         self.folder = folder
         self._state = state
         self._before = before
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program: Started | None = None
         self._marks = count()
         self._address = address
         with socket.socket() as free:
@@ -92,25 +91,17 @@ class Nginx:
         self._state.mkdir(parents=True)
         configuration = self._state / "nginx.conf"
         configuration.write_text(self._text)
-        self._process = subprocess.Popen([*self._before, PROGRAM, "-c", configuration, "-e", self._state / "errors", "-p",
-                                          self._state])
-        until = time.monotonic() + WAIT_S
-        while True:
-            try:
-                socket.create_connection((self._address, self.port), timeout=1).close()
-            except OSError:
-                if time.monotonic() > until or self._process.poll() is not None:
-                    raise RuntimeError(f"nginx did not start: {self.errors()}") from None
-                time.sleep(0.02)
-            else:
-                return self
+        # it says this when its sockets listen already
+        self._program = Started([*self._before, PROGRAM, "-c", configuration, "-e", self._state / "errors", "-p",
+                                 self._state], ready='using the "epoll" event method')
+        return self
 
     @property
     def pid(self) -> int:
         """Of its first process."""
-        if self._process is None:
+        if self._program is None:
             raise RuntimeError("nginx was not started")
-        return self._process.pid
+        return self._program.pid
 
     def errors(self) -> str:
         """What it has complained of."""
@@ -118,20 +109,16 @@ class Nginx:
         return errors.read_text() if errors.exists() else ""
 
     def answers(self) -> list[Answered]:
-        """What it has answered, in order, without connections that asked for nothing. Only over plain http."""
+        """What it has answered, in order, without connections that asked for nothing. Only over plain http, from one
+        process: that writes the line of an answer before it looks at the next request, and before it closes."""
         mark = f"{_MARKER}{next(self._marks)}"
         with socket.create_connection((self._address, self.port), timeout=WAIT_S) as connection:
             connection.sendall(f"GET {mark} HTTP/1.0\r\n\r\n".encode())
             while connection.recv(4096):
                 pass
-        until = time.monotonic() + WAIT_S
-        while True:  # a line is written when its answer has been sent; so the mark comes after all that was sent before
-            lines = (self._state / "answers").read_text().splitlines()
-            if any(line.endswith(mark) for line in lines):
-                break
-            if time.monotonic() > until:
-                raise RuntimeError("nginx writes no log")
-            time.sleep(0.005)
+        lines = (self._state / "answers").read_text().splitlines()
+        if not any(line.endswith(mark) for line in lines):
+            raise RuntimeError("nginx closed a connection without a line in its log")
         found = (line.split(" ", 6) for line in lines if _MARKER not in line)
         return [Answered(int(status), method, int(asked), int(sent), int(body), coding.strip('"'), path)
                 for status, method, asked, sent, body, coding, path in found if method != "-"]
@@ -142,6 +129,5 @@ class Nginx:
         (self._state / "answers").write_bytes(b"")  # nginx appends
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(WAIT_S)
+        if self._program is not None:
+            self._program.stop()

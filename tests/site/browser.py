@@ -8,8 +8,7 @@ import base64
 import http.client
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
          "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--disable-dev-shm-usage",
          "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
 WAIT_S = 15.0
+_ADDRESS = "data-test-address"
+"""Attribute in which each loaded page carries its address, so that it can be waited for."""
 
 
 class Browser:
@@ -31,6 +32,8 @@ class Browser:
         made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": {
             "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}}})
         self._session = f"/session/{made['sessionId']}"
+        self.cdp("Page.addScriptToEvaluateOnNewDocument", source=(
+            f"addEventListener('DOMContentLoaded', () => document.documentElement.setAttribute('{_ADDRESS}', location.href))"))
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
@@ -95,15 +98,17 @@ class Browser:
         """True if an element can be seen."""
         return bool(self._do("GET", f"/element/{self.find(css)[ELEMENT]}/displayed"))
 
-    def until(self, condition: Callable[[], Any]) -> Any:
-        """Wait until a condition holds; its value."""
-        end = time.monotonic() + WAIT_S
-        while time.monotonic() < end:
-            value = condition()
-            if value:
-                return value
-            time.sleep(0.02)
-        raise AssertionError(f"still not so after {WAIT_S} s: {condition}")
+    def wait_for(self, css: str) -> None:
+        """Let the browser wait until an element fits; fails if none does within `WAIT_S`."""
+        self._do("POST", "/timeouts", {"implicit": round(WAIT_S * 1000)})
+        try:
+            self.find(css)
+        finally:
+            self._do("POST", "/timeouts", {"implicit": 0})
+
+    def wait_until_at(self, end: str) -> None:
+        """Wait until a page is loaded whose address ends so."""
+        self.wait_for(f"html[{_ADDRESS}$='{end}']")
 
     def complaints(self) -> list[str]:
         """What the console said since the last time: refused content, errors of scripts."""

@@ -116,7 +116,7 @@ def test_the_first_page_hints_at_the_language_and_stays_where_it_is(browser: Bro
         browser.go(site)
         assert browser.js("return document.querySelectorAll('.suggested').length") == 0
     browser.click("a[data-tag=zh-CN]")
-    browser.until(lambda: browser.address.endswith("/zh/index.html"))
+    browser.wait_until_at("/zh/index.html")
 
 
 def test_without_scripts_everything_is_there(browser: Browser, site: str) -> None:
@@ -144,7 +144,8 @@ def test_a_number_is_found_however_it_is_written(browser: Browser, site: str, ty
     browser.go(f"{site}en/index.html")
     browser.type("#number", typed)
     browser.press(ENTER)
-    browser.until(lambda: browser.address == f"{site}en/id/096e-0807.html")
+    browser.wait_until_at("/en/id/096e-0807.html")
+    assert browser.address == f"{site}en/id/096e-0807.html"
 
 
 @pytest.mark.parametrize("typed", ["hello", "096", "096g:0807", "096e:08071", "<b>x</b>", "'; drop", "096e:0807:0001", "，，"])
@@ -152,7 +153,7 @@ def test_nonsense_gets_a_clear_answer(browser: Browser, site: str, typed: str) -
     browser.go(f"{site}en/index.html")
     browser.type("#number", typed)
     browser.press(ENTER)
-    browser.until(lambda: browser.text("#number-answer"))
+    browser.wait_for("#number-answer:not(:empty)")
 
     assert browser.text("#number-answer").startswith(f"“{typed}” is not a USB number.")
     assert browser.js("return document.activeElement.id") == "number"
@@ -164,7 +165,7 @@ def test_a_number_that_is_not_listed_says_so_in_the_page_s_language(browser: Bro
     browser.go(f"{site}zh/numbers.html")
     browser.type("#number", "1234:abcd")
     browser.press(ENTER)
-    browser.until(lambda: browser.text("#number-answer"))
+    browser.wait_for("#number-answer:not(:empty)")
 
     assert browser.text("#number-answer").startswith("1234:ABCD 是 USB 编号，但不在此列表中")
 
@@ -209,7 +210,8 @@ def test_the_plugged_in_token_leads_to_its_page(browser: Browser, site: str) -> 
     with browser.before_each_page(usb(device(0x072F, 0xB200, "CryptoMate"))):
         browser.go(f"{site}en/index.html")
         browser.click("[data-plugged] button")
-        browser.until(lambda: browser.address == f"{site}en/id/072f-b200.html")
+        browser.wait_until_at("/en/id/072f-b200.html")
+        assert browser.address == f"{site}en/id/072f-b200.html"
 
 
 def test_the_browser_is_asked_for_known_vendors_and_smart_cards(browser: Browser, site: str, site_folder: Path) -> None:
@@ -217,7 +219,7 @@ def test_the_browser_is_asked_for_known_vendors_and_smart_cards(browser: Browser
     with browser.before_each_page(usb(device(0xFFFF, 1))):
         browser.go(f"{site}en/numbers.html")
         browser.click("[data-plugged] button")
-        browser.until(lambda: browser.text("[data-plugged] .answer"))
+        browser.wait_for("[data-plugged] .answer:not(:empty)")
         filters: list[dict[str, Any]] = browser.js("return globalThis.asked.filters")
 
     vendors = [one["vendorId"] for one in filters if "vendorId" in one]
@@ -231,7 +233,7 @@ def test_h1_a_hostile_device_name_is_text(browser: Browser, site: str) -> None:
         browser.go(f"{site}en/index.html")
         title = browser.js("return document.title")
         browser.click("[data-plugged] button")
-        browser.until(lambda: browser.text("[data-plugged] .answer"))
+        browser.wait_for("[data-plugged] .answer:not(:empty)")
         said = browser.js("return document.querySelector('[data-plugged] .answer').textContent")
 
         assert said.startswith("“<img src=x onerror=document.title='owned'>[31mxxx")
@@ -246,11 +248,12 @@ def test_an_unknown_smart_card_leads_to_the_class_driver(browser: Browser, site:
     with browser.before_each_page(usb(device(0xFFFF, 0x0001, "", b_interface_class=0x0B))):
         browser.go(f"{site}zh/index.html")
         browser.click("[data-plugged] button")
-        browser.until(lambda: browser.text("[data-plugged] .answer"))
+        browser.wait_for("[data-plugged] .answer:not(:empty)")
         assert browser.text("[data-plugged] .answer").startswith("“未命名设备”的编号是 FFFF:0001")
         assert browser.js("return document.activeElement.href") == f"{site}zh/brand/generic-ccid.html"
         browser.press(ENTER)
-        browser.until(lambda: browser.address == f"{site}zh/brand/generic-ccid.html")
+        browser.wait_until_at("/zh/brand/generic-ccid.html")
+        assert browser.address == f"{site}zh/brand/generic-ccid.html"
 
 
 @pytest.mark.parametrize(("name", "said"), [("NotFoundError", "Nothing was chosen."), ("SecurityError", "did not allow it")])
@@ -258,7 +261,7 @@ def test_a_choice_that_is_not_made_is_told(browser: Browser, site: str, name: st
     with browser.before_each_page(usb(f"throw new DOMException('no', '{name}');")):
         browser.go(f"{site}en/index.html")
         browser.click("[data-plugged] button")
-        browser.until(lambda: browser.text("[data-plugged] .answer"))
+        browser.wait_for("[data-plugged] .answer:not(:empty)")
         assert said in browser.text("[data-plugged] .answer")
 
 
@@ -269,7 +272,7 @@ def test_opened_from_a_folder_it_still_works(browser: Browser, site_folder: Path
     browser.type("#number", "072F:B200")
     assert browser.js("return [...document.querySelectorAll('#number-list tbody tr')].filter((r) => !r.hidden).length") == 1
     browser.press(ENTER)
-    browser.until(lambda: browser.text("#number-answer") or browser.address.endswith("/en/id/072f-b200.html"))
+    browser.wait_for("#number-answer") or browser.address.endswith("/en/id/072f-b200.html:not(:empty)")
     browser.go(f"file://{site_folder}/en/brands.html")
     browser.type("#filter", "yubi")
     assert browser.js("return [...document.querySelectorAll('#brand-list > li')].filter((r) => !r.hidden).length") == 1
