@@ -3,6 +3,7 @@
 import os
 import select
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ WAIT_S = 10
 class Started:
     """A program that was started, and has said `ready` in what it writes.
 
-    What it writes later waits in the pipe until `said` is asked for: not for programs that talk much.
+    What it writes later is read in a thread, so that it never waits for a reader; `said` has all of it at any moment.
 
     Args:
         command: program and arguments.
@@ -29,11 +30,14 @@ class Started:
             raise RuntimeError("there is no pipe")
         self._pipe = self._process.stdout.fileno()
         self._said = b""
+        self._ended = False
+        self._reading = threading.Lock()
         until = time.monotonic() + WAIT_S
         while ready.encode() not in self._said:
             if not self._read(max(until - time.monotonic(), 0)):
                 self.stop()
                 raise RuntimeError(f"{Path(command[0]).name} did not start: {self._said.decode()}")
+        threading.Thread(target=self._read_on, daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -51,10 +55,17 @@ class Started:
         self._process.terminate()
         self._process.wait(WAIT_S)
 
+    def _read_on(self) -> None:
+        while not self._ended:
+            select.select([self._pipe], [], [])
+            self._read(0)
+
     def _read(self, wait_s: float) -> bool:
         """True if something came."""
-        if not select.select([self._pipe], [], [], wait_s)[0]:
-            return False
-        came = os.read(self._pipe, 65_536)
-        self._said += came
-        return bool(came)
+        with self._reading:
+            if not select.select([self._pipe], [], [], wait_s)[0]:
+                return False
+            came = os.read(self._pipe, 65_536)
+            self._said += came
+            self._ended = not came
+            return not self._ended
