@@ -2,7 +2,8 @@
 
 A publisher signs this checkout's brand data with throw-away keys and serves it; a customer with an emulated token
 installs a real Debian driver package into a throw-away tree, has it verified, is handed to the bank's page, and takes
-everything back. Every command that is run is shown, with what it printed.
+everything back. Every command that is run is shown, with what it printed (of many
+warnings, the first).
 """
 
 import os
@@ -20,6 +21,8 @@ BIN = CHECKOUT / ".venv" / "bin"
 PACKAGE = "libacsccid1"
 BRAND = "acs-cryptomate"
 RECORDING = CHECKOUT / "tests" / "data" / "recordings" / "acs-cryptomate-t1.json"
+MOST_WARNINGS = 6
+"""Lines of a command's warnings that are shown."""
 HAND_OFF = CHECKOUT / "demo" / "hand-off.toml"
 
 
@@ -174,7 +177,9 @@ def run(command: list[object], *, show: bool = False, quiet_command: bool = Fals
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment,
                           stdin=subprocess.DEVNULL)
     if show:
-        print(done.stdout.rstrip() + done.stderr.rstrip(), flush=True)
+        said, warned = done.stdout.rstrip(), done.stderr.splitlines()
+        more = [f"... and {len(warned) - MOST_WARNINGS} lines more"] if len(warned) > MOST_WARNINGS else []
+        print("\n".join([*([said] if said else []), *warned[:MOST_WARNINGS], *more]), flush=True)
     if done.returncode:
         raise DemoFailed(f"{' '.join(shown(p) for p in command)} ended with {done.returncode}\n{done.stderr}")
     return done

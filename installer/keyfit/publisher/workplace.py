@@ -1,6 +1,6 @@
 """What the commands share: their options, the publisher's directory, and how a change is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,17 +67,23 @@ def require(folder: Path) -> None:
                         hint=f"Make it with: keyfit-publish init {folder}")
 
 
-def checked_brands(drivers: Path) -> tuple[Any, Any]:
+def checked_brands(drivers: Path, names: Sequence[str] | None = None) -> tuple[Any, Any]:
     """(brands, warnings) of a folder of brand data.
 
+    Args:
+        names: only these brands; the others are not read.
+
     Raises:
-        DataError: code "brand-file-invalid" or "lint-failed".
+        DataError: code "no-such-brand", "brand-file-invalid" or "lint-failed".
     """
-    from keyfit.publisher.brandfile import load_brands
+    from keyfit.publisher.brandfile import FILE_NAME, load_brands
     from keyfit.publisher.lint import lint
 
-    brands = load_brands(drivers)
-    problems = lint(brands, drivers)
+    missing = tuple(name for name in names or () if not (drivers / name / FILE_NAME).is_file())
+    if missing:
+        raise DataError("no-such-brand", f"expected these brands in {drivers}, they are not there", missing)
+    brands = load_brands(drivers, names)
+    problems = lint(brands, drivers, names)
     errors = tuple(str(p) for p in problems if p.level == "error")
     if errors:
         raise DataError("lint-failed", f"expected sound brand data, found {len(errors)} faults", errors,
@@ -137,7 +143,9 @@ def told(command: str, outcome: "Outcome", *lines: str, warnings: tuple[Message,
 
 def published_words(published: "Published") -> tuple[str, ...]:
     """What was published, in words."""
-    count = f"{published.targets} manifests: " if published.targets is not None else ""
-    return (f"Published {count}{published.changed_targets} changed, in {published.changed_bins} newly signed bins.",
-            "Expires: " + ", ".join(f"{role} {moment[:10]}" for role, moment in sorted(
+    whole = f"{published.targets} manifests, " if published.targets is not None else ""
+    return (f"Published: {whole}{published.changed_targets or 'none'} of them new or changed;"
+            f" {published.changed_bins or 'no'} bins signed anew." if whole else
+            f"Published: {published.changed_targets or 'no'} manifests new or changed; {published.changed_bins or 'no'} bins"
+            " signed anew.", "Expires: " + ", ".join(f"{role} {moment[:10]}" for role, moment in sorted(
                 published.expires.items(), key=lambda e: e[1])) + ".")

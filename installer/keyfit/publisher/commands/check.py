@@ -29,7 +29,7 @@ def command(drivers: Path, packages: tuple[tuple[str, Path], ...], blocklists: t
     checks = read_checks(drivers, blocklists, roots)
     brands, warnings = checked_brands(drivers)
     problems = [msgspec.structs.asdict(p) for p in warnings]
-    messages = [Message(level="warning", code="lint", text=str(p)) for p in warnings]
+    messages = [Message(level="warning", code="lint", text=f"{p.path}:{p.line}: {p.text}") for p in warnings]
     data: dict[str, Any] = {"brands": len(brands), "problems": problems,
                             "blocked_drivers": len(checks.blocklist) if checks.blocklist else 0}
     lines = [f"{len(brands)} brands are sound ({len(warnings)} warnings)."]
