@@ -15,26 +15,10 @@ from keyfit.publisher.inspection.source import Source
 from keyfit.publisher.readme import HEADINGS
 from tests.sim import driverpackage, signing, windows, xarfile
 from tests.sim.debfile import deb_file, entry
+from tests.sim.publisher import BRAND_TOML
 
 README = "# Acme\n\n" + "\n".join(f"## {heading}\n\n| `1234:0001` | One |\n| `1234:0002` | Two |\n" for heading in HEADINGS)
-BRAND = """
-schema = 1
-brand = "acme"
-vendor = "Acme Ltd."
-sequence = 1
-status = "supported"
-[names]
-en = "Acme"
-[sources]
-page = "https://www.example.com/, read 2026-11-23"
-
-[[model]]
-id = "one"
-name = "Acme One"
-[[model.match]]
-id_vendor = 0x1234
-id_product = 0x0001
-sources = ["page"]
+BRAND = BRAND_TOML.format(sequence=1) + """
 [[model.match]]
 id_vendor = 0x1234
 id_product = 0x0002

@@ -15,7 +15,7 @@ from keyfit.trust.repository import TufRepository
 from tests.sim.debfile import deb_file
 from tests.sim.repository import IMPATIENT
 
-DRIVER_TOML = """
+BRAND_TOML = """
 schema = 1
 brand = "acme"
 vendor = "Acme Ltd."
@@ -35,7 +35,9 @@ name = "Acme One"
 id_vendor = 0x1234
 id_product = 0x0001
 sources = ["page"]
-
+"""
+"""A brand with one model, before its packages."""
+PACKAGE_TOML = """
 [[package]]
 id = "acme-deb"
 component = "driver"
@@ -74,7 +76,7 @@ class Publisher:
         self.write_brand()
 
     def write_brand(self, sequence: int = 1, brand: str = "acme", product: str = "0x0001", **changes: str) -> None:
-        text = DRIVER_TOML.format(sequence=sequence).replace("acme", brand).replace("0x0001", product)
+        text = (BRAND_TOML + PACKAGE_TOML).format(sequence=sequence).replace("acme", brand).replace("0x0001", product)
         for old, new in changes.items():
             text = text.replace(old, new)
         (self.drivers / brand).mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """The command line of `keyfit-publish`, and what its commands share. Each command lies in `commands/<name>.py` as
 `command` and is imported when it is used."""
 
-import importlib
 import os
 import sys
 import traceback
@@ -12,6 +11,7 @@ import click
 from msgspec import Struct
 
 from keyfit import __version__
+from keyfit.commandgroup import LazyGroup
 from keyfit.errors import EXIT_CODES, KeyfitError, Outcome
 from keyfit.model.result import OperationResult
 from keyfit.publisher.output import emit, ended, failure
@@ -63,27 +63,8 @@ def _set(context: click.Context, option: click.Parameter, value: bool) -> None:
         session.command = context.info_name
 
 
-class _LazyGroup(click.Group):
-    """A group that imports a command's module only when the command is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"keyfit.publisher.commands.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list, without importing anything."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=LazyGroup, table=COMMANDS, package="keyfit.publisher.commands",
+             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="keyfit-publish")
 @common
 def cli() -> None:

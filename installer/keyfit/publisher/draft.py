@@ -232,11 +232,6 @@ class Draft:
         return {role: {k: key for d, name in self._keysets(role) for k, key in _keys_of(d, name).items()}
                 for role in self.roles}
 
-    @property
-    def is_complete(self) -> bool:
-        """True if all is there, down to the timestamp."""
-        return "timestamp" in self.roles and not self.missing()
-
     def root_goes_last(self) -> bool:
         """True if clients with the root before this change accept what this change signs, so that the new root may be
         shown after the timestamp and no moment is without a repository for anybody."""

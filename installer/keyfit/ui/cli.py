@@ -1,6 +1,5 @@
 """The command line: `keyfit`. Commands are imported when they are called, so that each starts as fast as it can."""
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import click
 
 from keyfit import __version__
 from keyfit.app.context import Context
+from keyfit.commandgroup import LazyGroup
 from keyfit.errors import KeyfitError, Outcome
 from keyfit.model.result import Message, OperationResult
 from keyfit.ports import Reporter
@@ -41,28 +41,8 @@ class Session:
         self.command = "keyfit"
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command's module only when the command is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"keyfit.ui.commands.{cmd_name}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list, without importing anything."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=LazyGroup, table=COMMANDS, package="keyfit.ui.commands",
+             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="keyfit")
 @common
 @click.pass_obj

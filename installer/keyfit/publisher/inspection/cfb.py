@@ -1,13 +1,12 @@
 """Compound files, the container of Windows Installer databases (Microsoft, [MS-CFB]: Compound File Binary File Format)."""
 
-import io
 from collections.abc import Iterator
 from struct import unpack, unpack_from
 from typing import BinaryIO, cast
 
 from msgspec import Struct
 
-from keyfit.publisher.inspection.source import Malformed, Source
+from keyfit.publisher.inspection.source import Malformed, Positioned, Source
 
 MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 STORAGE, STREAM, ROOT = 1, 2, 5
@@ -182,26 +181,15 @@ class CompoundFile:
         return entries
 
 
-class _StreamFile(io.RawIOBase):
+class _StreamFile(Positioned):
     """The sectors of a stream as a file."""
 
     def __init__(self, container: CompoundFile, entry: Entry, sectors: list[int], sector_size: int) -> None:
-        super().__init__()
+        super().__init__(entry.size)
         if len(sectors) * sector_size < entry.size:
             raise Malformed("expected a longer chain of sectors for a stream")
-        self._container, self._size = container, entry.size
+        self._container = container
         self._sectors, self._sector_size = sectors, sector_size
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
 
     def read(self, size: int = -1) -> bytes:
         end = self._size if size < 0 else min(self._position + size, self._size)

@@ -74,12 +74,12 @@ class Source:
         return digest(self.chunks(), algorithm)
 
 
-class SourceStream(io.RawIOBase):
-    """A `Source` as a readable, seekable file."""
+class Positioned(io.RawIOBase):
+    """A readable, seekable file of `size` bytes; what `read` gives is the matter of its kind."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self._source = source
+        self._size = size
         self._position = 0
 
     def readable(self) -> bool:
@@ -92,11 +92,19 @@ class SourceStream(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """As every file."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
             raise OSError("seek before the beginning")
         self._position = base + offset
         return self._position
+
+
+class SourceStream(Positioned):
+    """A `Source` as a file."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.size)
+        self._source = source
 
     def read(self, size: int = -1) -> bytes:
         """As every file."""
