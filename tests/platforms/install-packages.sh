@@ -14,6 +14,7 @@ set -eu
 # nginx-light: the web server that repositories and mirrors are served by
 # tinyproxy: a proxy on the way to it
 # faketime: another clock for the programs under test
+# openssl: keys made as people make them, and a time-stamp authority
 # util-linux, iproute2, bash, dpkg, procps: namespaces, and packages installed inside them
 # osslsigncode, msitools, wixl, gcab, rpm, zstd, binutils-mingw-w64-*: real signed programs, installers and packages to look into
 # chromium, chromium-driver, fonts-wqy-microhei: the download site in a real browser, with Chinese
@@ -22,7 +23,7 @@ needed="umockdev gir1.2-umockdev-1.0 python3-gi python3-cryptography
         usbutils libusb-1.0-0 libudev1
         softhsm2 opensc libnss3-tools gcc libc6-dev
         libarchive-tools unzip shellcheck
-        nginx-light tinyproxy faketime
+        nginx-light tinyproxy faketime openssl
         util-linux iproute2 bash dpkg procps
         chromium chromium-driver fonts-wqy-microhei
         osslsigncode msitools wixl gcab rpm zstd binutils-mingw-w64-x86-64 binutils-mingw-w64-i686"

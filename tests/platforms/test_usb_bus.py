@@ -31,6 +31,7 @@ sys.stdout.buffer.write(msgspec.json.encode(Bus().devices()))
 WATCH = """
 import time
 bus = Bus()
+bus.wait_for_change(0.0)  # arms the watch: what happens after the first look is then not missed
 while True:
     print(time.time(), *(f"{d.ids}@{d.device_number}" for d in bus.devices()), flush=True)
     bus.wait_for_change(20.0)

@@ -59,11 +59,17 @@ def inf(file: str = "acme.dll", more: str = "", **changes: str) -> str:
     return text
 
 
+_ATTRIBUTES = {"OS": "2:10.0,2:10.0.22000", "OSAttr": "2:10.0", "HWID1": "usb\\vid_1234&pid_0001",
+               "HWID2": "usb\\vid_1234&pid_0002&mi_00"}
+"""What inf2cat notes in a catalogue beside the files."""
+
+
 def catalogue(folder: Path, files: Mapping[str, bytes], identity: signing.Identity, *options: str) -> bytes:
     """A signed catalogue over files; programs count by their Authenticode hash, which the caller has put in `files`' place."""
     members = [_member(data) for data in files.values()]
     ctl = _sequence(_sequence(_oid("1.3.6.1.4.1.311.12.1.1")), _octets(b"0123456789abcdef"), _utc(datetime.now(UTC)),
-                    _sequence(_oid("1.3.6.1.4.1.311.12.1.2"), b"\x05\x00"), _sequence(*members))
+                    _sequence(_oid("1.3.6.1.4.1.311.12.1.2"), b"\x05\x00"), _sequence(*members),
+                    _tagged(0xA0, _sequence(*map(_named, _ATTRIBUTES.items()))))
     unsigned = _sequence(_oid("1.2.840.113549.1.7.2"), _tagged(0xA0, _sequence(
         b"\x02\x01\x01", _tagged(0x31), _sequence(_oid("1.3.6.1.4.1.311.10.1"), _tagged(0xA0, ctl)), _tagged(0x31))))
     source, target = folder / "unsigned.cat", folder / "signed.cat"
@@ -90,6 +96,14 @@ def _member(digest: bytes) -> bytes:
     info = _sequence(_sequence(_oid("1.3.6.1.4.1.311.2.1.25"), _tagged(0xA2, _tagged(0x80))),
                      _sequence(_sequence(_oid("2.16.840.1.101.3.4.2.1"), b"\x05\x00"), _octets(digest)))
     return _sequence(_octets(digest), _tagged(0x31, _sequence(_oid("1.3.6.1.4.1.311.2.1.4"), _tagged(0x31, info))))
+
+
+def _named(attribute: tuple[str, str]) -> bytes:
+    """An extension with a name and a value (CAT_NAMEVALUE, wintrust.h)."""
+    name, value = attribute
+    pair = _sequence(_tagged(0x1E, name.encode("utf-16-be")), b"\x02\x04\x10\x01\x00\x01",
+                     _octets((value + "\0").encode("utf-16-le")))
+    return _sequence(_oid("1.3.6.1.4.1.311.12.2.1"), _octets(pair))
 
 
 def _sequence(*parts: bytes) -> bytes:

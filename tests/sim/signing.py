@@ -1,8 +1,11 @@
 """Throw-away certificate authorities, and files signed by the real osslsigncode with certificates of theirs."""
 
+import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from cryptography import x509
@@ -75,9 +78,76 @@ def sign(identity: Identity, source: Path, target: Path, *options: str) -> Path:
 
 def tool(*arguments: str, made: Path) -> Path:
     """Run osslsigncode."""
-    done = subprocess.run([OSSLSIGNCODE, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    done = subprocess.run([OSSLSIGNCODE, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+                          env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return made
+
+
+class TimeStampAuthority:
+    """A time-stamp authority (RFC 3161) on this machine: `openssl ts` behind http. A context manager.
+
+    osslsigncode of Debian 12 can only ask one; its own, built-in one came later.
+
+    Args:
+        folder: made; for what goes between.
+        identity: who signs the stamps.
+        second: what its clock says, in seconds since the epoch; None for the true time.
+    """
+
+    def __init__(self, folder: Path, identity: Identity, second: int | None = None) -> None:
+        folder.mkdir(parents=True)
+        (folder / "serial").write_text("01\n")
+        configuration = folder / "openssl.cnf"
+        configuration.write_text(_AUTHORITY.format(folder=folder, certificate=folder / "certificate.pem",
+                                                   certificates=identity.certificates, key=identity.key))
+        (folder / "certificate.pem").write_bytes(pem(identity.certificate))
+        clock = ["faketime", f"@{second}"] if second is not None else []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                (folder / "query").write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+                done = subprocess.run([*clock, "openssl", "ts", "-reply", "-config", configuration, "-queryfile",
+                                       folder / "query", "-out", folder / "reply"], capture_output=True, text=True,
+                                      timeout=TIMEOUT_S, check=False)
+                answer = (folder / "reply").read_bytes() if done.returncode == 0 else done.stderr.encode()
+                self.send_response(200 if done.returncode == 0 else 500)
+                self.send_header("Content-Type", "application/timestamp-reply")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.options = ("-ts", f"http://127.0.0.1:{self._server.server_port}/")
+
+    def __enter__(self) -> "TimeStampAuthority":
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+_AUTHORITY = """
+[tsa]
+default_tsa = authority
+[authority]
+serial = {folder}/serial
+crypto_device = builtin
+signer_cert = {certificate}
+certs = {certificates}
+signer_key = {key}
+signer_digest = sha256
+default_policy = 1.3.6.1.4.1.99999.1
+digests = sha1, sha256, sha384
+ess_cert_id_alg = sha256
+"""
+"""openssl-ts(1), "Configuration file options"."""
 
 
 def verdict(identity: Identity, file: Path) -> bool:

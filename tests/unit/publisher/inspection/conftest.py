@@ -1,6 +1,7 @@
 """Throw-away signers, made once, and readers called in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,10 +53,11 @@ Stamp = Callable[..., tuple[str, ...]]
 
 
 @pytest.fixture
-def stamp(stamper: signing.Identity) -> Stamp:
+def stamp(stamper: signing.Identity, tmp_path: Path) -> Iterator[Stamp]:
     """Options by which osslsigncode adds a time-stamp, now or at a given second."""
-    def options(second: int | None = None) -> tuple[str, ...]:
-        moment = ("-TSA-time", str(second)) if second is not None else ()
-        return ("-TSA-certs", str(stamper.certificates), "-TSA-key", str(stamper.key), *moment)
+    with ExitStack() as authorities:
+        def options(second: int | None = None) -> tuple[str, ...]:
+            folder = tmp_path / f"authority-{second or 'now'}"
+            return authorities.enter_context(signing.TimeStampAuthority(folder, stamper, second)).options
 
-    return options
+        yield options

@@ -28,8 +28,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory, vendor: signing.Identity, 
             signed: Path) -> dict[str, bytes]:
     """A sound file of each kind, not packed where that can be chosen, so that changes reach what is inside."""
     folder = tmp_path_factory.mktemp("samples")
-    stamp = ("-TSA-certs", str(stamper.certificates), "-TSA-key", str(stamper.key))
-    stamped = signing.sign(vendor, signed, folder / "stamped.exe", "-h", "sha256", *stamp)
+    with signing.TimeStampAuthority(folder / "authority", stamper) as authority:
+        stamped = signing.sign(vendor, signed, folder / "stamped.exe", "-h", "sha256", *authority.options)
     library = windows.program(folder / "acme.dll").read_bytes()
     text = inf().encode()
     listed = {"acme.inf": plain_hash(text), "acme.dll": image_hash(Source.of(library), layout(Source.of(library)), "sha256")}

@@ -183,8 +183,8 @@ def test_a_time_stamp_by_a_stranger_is_refused(program: Path, vendor: signing.Id
                                                tmp_path: Path) -> None:
     """Otherwise anyone could date a signature back into the days when a stolen certificate still counted."""
     stranger = signing.make(tmp_path, "stranger", usages=(signing.TIME_STAMPING,))
-    options = ("-TSA-certs", str(stranger.certificates), "-TSA-key", str(stranger.key))
-    made = signing.sign(vendor, program, tmp_path / "a.exe", "-h", "sha256", *options)
+    with signing.TimeStampAuthority(tmp_path / "authority", stranger) as authority:
+        made = signing.sign(vendor, program, tmp_path / "a.exe", "-h", "sha256", *authority.options)
     found = signature(made, trust)
 
     assert "time-stamp's signer" in found.fault
