@@ -26,7 +26,7 @@ from tuf.api.metadata import (
 )
 
 from keyfit.errors import HostError
-from keyfit.publisher.repository import TOP_ROLES, PublisherRepository
+from keyfit.publisher.repository import TOP_ROLES, PublisherRepository, role_of
 from keyfit.publisher.roles import APP_PATHS, BIN_PREFIX, DRIVER_PATHS, brand_role, is_bin, kind_of, parent_of
 from keyfit.trust.metadata import SIGNED_AT
 
@@ -135,14 +135,7 @@ class Draft:
 
     def role_of(self, target: str) -> str:
         """The role that will have to sign a target, with the delegations of this draft."""
-        first, _, rest = target.partition("/")
-        if first == "app":
-            return "app"
-        role = brand_role(rest.partition("/")[0])
-        delegations = self.now("targets").delegations
-        if first == "brand" and role in (delegations.roles or {}):
-            return role
-        return self._succinct().get_role_for_target(target)
+        return role_of(target, self.now("targets"), self._succinct())
 
     def delegate(self, brand: str, keys: list[Key], threshold: int) -> None:
         """Give a brand a role of its own, before `drivers`; it gets no targets yet."""

@@ -109,13 +109,7 @@ class PublisherRepository:
 
     def role_of(self, target: str) -> str:
         """The role that has to sign a target path."""
-        first, _, rest = target.partition("/")
-        if first == "app":
-            return "app"
-        brand = rest.partition("/")[0]
-        if first == "brand" and brand in self.delegated_brands():
-            return brand_role(brand)
-        return self.succinct().get_role_for_target(target)
+        return role_of(target, self.load("targets").signed, self.succinct())
 
     def target(self, path: str) -> bytes | None:
         """The published content of a target, or None.
@@ -226,6 +220,16 @@ class PublisherRepository:
         if not is_bin(role) and role != "snapshot":
             _write_file(path.with_name(path.name + ".gz"), compressed(data))
         _write_file(path, data)
+
+
+def role_of(target: str, targets: Targets, bins: SuccinctRoles) -> str:
+    """The role that has to sign a target path, by what `targets` delegates to and the hash bins of `drivers`."""
+    first, _, rest = target.partition("/")
+    if first == "app":
+        return "app"
+    own = brand_role(rest.partition("/")[0])
+    roles = targets.delegations.roles if targets.delegations is not None else None
+    return own if first == "brand" and own in (roles or {}) else bins.get_role_for_target(target)
 
 
 def compressed(data: bytes) -> bytes:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from keyfit.publisher.repository import Published
 
 F = TypeVar("F", bound=Callable[..., Any])
-LOCK_WAIT_S = 60.0
 DIR = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 EXISTING = click.Path(path_type=Path, exists=True)
@@ -54,17 +53,6 @@ def workplace(folder: Path, passphrase_file: Path | None = None) -> "Workplace":
     work = Workplace(folder, ask_secret(passphrase_file))
     work.require()
     return work
-
-
-def require(folder: Path) -> None:
-    """See that there is a repository in `folder`.
-
-    Raises:
-        UserError: code "no-repository-here".
-    """
-    if not (folder / "repository" / "metadata" / "timestamp.json").is_file():
-        raise UserError("no-repository-here", f"Expected a publisher's directory, {folder} is none.",
-                        hint=f"Make it with: keyfit-publish init {folder}")
 
 
 def checked_brands(drivers: Path, names: Sequence[str] | None = None) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from keyfit.model.result import Message, OperationResult
 from keyfit.publisher.cli import common
 from keyfit.publisher.output import done
 from keyfit.publisher.packagechecks import checks_options, read_checks
-from keyfit.publisher.workplace import DIR, EXISTING, LOCK_WAIT_S, drivers_option, index, require
+from keyfit.publisher.workplace import DIR, EXISTING, drivers_option, index, workplace
 
 
 @click.command
@@ -29,15 +29,14 @@ def command(folder: Path, brand: str, file: Path, package_id: str | None, driver
 
     Example: keyfit-publish add /srv/keyfit acme acme_1.0_amd64.deb
     """
-    from keyfit.privatefiles import FileLock
     from keyfit.publisher.brandfile import load_brands
     from keyfit.publisher.packages import find_package
 
-    require(folder)
+    work = workplace(folder)
     found, package = find_package(load_brands(drivers), brand, file.name, package_id)
     checks = read_checks(drivers, blocklists, roots)
     notes: list[str] = []
-    with FileLock(folder / "keys" / "lock", LOCK_WAIT_S):
+    with work.lock():
         payload = index(folder).add(found, package, file, checks, notes)
     return done("add", {"brand": brand, "package": package.id, "payload": structs.asdict(payload), "notes": notes},
                 f"Added {file.name} to {brand}/{package.id}: {payload.length_bytes} bytes, SHA-256 {payload.sha256}.",

@@ -10,7 +10,7 @@ from keyfit.errors import Outcome
 from keyfit.model.result import OperationResult
 from keyfit.publisher.cli import Session, common
 from keyfit.publisher.output import done, emit
-from keyfit.publisher.workplace import DIR, EXISTING, require
+from keyfit.publisher.workplace import DIR, EXISTING, workplace
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -32,7 +32,7 @@ def command(session: Session, folder: Path, port: int, bind: str, tls_cert: Path
     """
     from keyfit.publisher.serve import RepositoryServer
 
-    require(folder)
+    workplace(folder)
     with RepositoryServer(folder / "repository", bind, port, tls_cert, tls_key) as server:
         try:
             signal.signal(signal.SIGTERM, _interrupt)

@@ -9,7 +9,7 @@ from msgspec import structs
 from keyfit.model.result import Message, OperationResult
 from keyfit.publisher.cli import common
 from keyfit.publisher.output import done
-from keyfit.publisher.workplace import DIR, EXISTING, FILE, checked_brands, drivers_option, index, require
+from keyfit.publisher.workplace import DIR, EXISTING, FILE, checked_brands, drivers_option, index, workplace
 
 if TYPE_CHECKING:
     from keyfit.publisher.site.model import Site
@@ -37,7 +37,7 @@ def command(folder: Path, drivers: Path, out: Path, title: str | None, branding:
     from keyfit.publisher.site.folder import fresh_folder, write
     from keyfit.publisher.site.programs import parse_programs, take_program
 
-    require(folder)
+    workplace(folder)
     wanted = parse_programs(programs)
     site, logo = _site(folder, drivers, title, branding, base_url, hand_off)
     with fresh_folder(out) as fresh:
