@@ -34,6 +34,7 @@ test-vm: dist
 	$(BIN)/pytest -q tests/vm
 
 dist: setup catalogs
+	bash packaging/dist-needs.sh
 	$(BIN)/pyinstaller --noconfirm --log-level WARN --distpath dist --workpath build/pyinstaller build.spec
 
 test-frozen: dist
