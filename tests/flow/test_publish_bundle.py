@@ -3,12 +3,10 @@
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from tests.flow.test_first_commands import CHECKOUT, RECORDINGS, document
 from tests.sim import debs
 from tests.sim.publisher import DEB, TARGET, Publisher
 from tests.sim.repository import IMPATIENT, HostileServer
+from tests.sim.syscalls import calls, killed
 
 RECORDING = RECORDINGS / "acs-cryptomate-t1.json"
 DRIVER = "usr/lib/pcsc/drivers/ifd-acsccid.bundle"
@@ -284,22 +283,16 @@ def test_d7_killed_at_any_moment_there_is_a_whole_kit_or_none(publisher: Publish
                "--force"]
     bundle(publisher, out, "--format", form)
     whole = files(out) if form == "folder" else {"": out.read_bytes()}
-    began = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=CHECKOUT)
-    lasts, chance, killed = time.monotonic() - began, random.Random(5), 0
-    for _ in range(12):
-        child = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
-        timer = threading.Timer(lasts * chance.uniform(0.4, 1.0), child.kill)
-        timer.start()
-        killed += child.wait(60) == -signal.SIGKILL
-        timer.cancel()
+    number_of_calls = len(calls(command, cwd=CHECKOUT))
+    for part in range(12):
+        number = 1 + part * number_of_calls // 12
+        assert killed(command, number, cwd=CHECKOUT).returncode == -signal.SIGKILL, number
         if out.exists():
             assert (files(out) if form == "folder" else {"": out.read_bytes()}) == whole
         else:  # a folder cannot be exchanged at one stroke: it lies beside
             assert form == "folder"
             assert files(tmp_path / ".kit.pressing" / "before") == whole
 
-    assert killed >= 4
     bundle(publisher, out, "--format", form, "--force")
     assert (files(out) if form == "folder" else {"": out.read_bytes()}) == whole
     assert [path.name for path in tmp_path.iterdir() if "kit" in path.name] == ["kit"]

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,9 +48,12 @@ from tests.sim.repository import (
     status,
     wrong_bytes,
 )
+from tests.sim.syscalls import killed
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLATFORMS = (("linux", "amd64"), ("linux", "arm64"), ("windows", "amd64"))
+CALLS_OF_A_RUN = 100
+"""Of one that goes from one release to the next without an end put to it."""
 DEVICES = {"acme": (0x1234, 0x0001), "bolt": (0x1234, 0x0002), "core": (0x2345, 0x0001)}
 DEVICE = device_target(0x1234, 0x0001, "linux", "amd64")
 
@@ -458,41 +460,24 @@ def test_a_driver_file_is_taken_up_where_it_was_cut(published: Published, mirror
     assert works(mirror.client(), device_target(0x1234, 0x0002, "windows", "amd64")) == 1
 
 
-def kill_at(child: "list[subprocess.Popen[bytes]]", number: int, after_s: float) -> Behaviour:
-    """Serve well; `after_s` after the given request, end the process that asks (SIGKILL)."""
-    count = [0]
-
-    def behave(handler: Any, data: bytes) -> None:
-        count[0] += 1
-        if count[0] == number:
-            threading.Timer(after_s, child[0].kill).start()
-        if data:
-            handler.serve(data)
-        else:
-            handler.answer(404, b"no such file")
-    return behave
-
-
 def test_d7_killed_at_any_moment_readers_see_the_old_or_the_new(published: Published, mirror: Mirror) -> None:
     """D7. Twenty-four kills on the way from one release to the next, then a run that is left alone."""
     mirror(published.repository.url)
     published.release()
-    chance, killed, old = random.Random(7), 0, 1
+    chance, old, ended = random.Random(7), 1, []
     for number in range(24):
-        child: list[subprocess.Popen[bytes]] = []
         with HostileServer(published.repository.folder) as server:
-            server.misbehave("", kill_at(child, chance.randint(1, 12), chance.choice((0, 0.002, 0.01, 0.05))))
-            child.append(subprocess.Popen(
-                [sys.executable, "-m", "keyfit.publisher", "--quiet", "mirror", server.url, str(mirror.folder), "--trust-root",
-                 str(mirror.root)], cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-            killed += child[0].wait(60) == -signal.SIGKILL
+            command = [sys.executable, "-m", "keyfit.publisher", "--quiet", "mirror", server.url, str(mirror.folder),
+                       "--trust-root", str(mirror.root)]
+            ended.append(killed(command, chance.randint(1, CALLS_OF_A_RUN), cwd=CHECKOUT).returncode)
         seen = works(mirror.client(f"reader-{number}"))
         assert seen in (old, published.sequence)
         if seen == published.sequence:  # it got through: on to the next release
             old = seen
             published.release()
 
-    assert killed >= 15
+    assert set(ended) <= {0, -signal.SIGKILL}
+    assert ended.count(-signal.SIGKILL) >= 15
     mirror(published.repository.url, "--prune")
     mirror(published.repository.url, "--prune")
     assert works(mirror.client("last")) == published.sequence

@@ -16,6 +16,7 @@ set -eu
 # faketime: another clock for the programs under test
 # openssl: keys made as people make them, and a time-stamp authority
 # util-linux, iproute2, bash, dpkg, procps: namespaces, and packages installed inside them
+# strace: programs cut short, or a call of theirs made to fail, at a chosen moment
 # osslsigncode, msitools, wixl, gcab, rpm, zstd, binutils-mingw-w64-*: real signed programs, installers and packages to look into
 # chromium, chromium-driver, fonts-wqy-microhei: the download site in a real browser, with Chinese
 needed="umockdev gir1.2-umockdev-1.0 python3-gi python3-cryptography
@@ -24,7 +25,7 @@ needed="umockdev gir1.2-umockdev-1.0 python3-gi python3-cryptography
         softhsm2 opensc libnss3-tools gcc libc6-dev
         libarchive-tools unzip shellcheck
         nginx-light tinyproxy faketime openssl
-        util-linux iproute2 bash dpkg procps
+        util-linux iproute2 bash dpkg procps strace
         chromium chromium-driver fonts-wqy-microhei
         osslsigncode msitools wixl gcab rpm zstd binutils-mingw-w64-x86-64 binutils-mingw-w64-i686"
 
