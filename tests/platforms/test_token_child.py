@@ -21,7 +21,8 @@ from keyfit.core import ccidlist
 from keyfit.core.certificate import certificate_state, pin_state
 from keyfit.errors import HostError
 from keyfit.model.certificate import CertificateState, ModuleReport, PinState, Reader
-from keyfit.token.protocol import ReadersAnswer, decode
+from keyfit.strictjson import decode
+from keyfit.token.protocol import MAX_ANSWER_BYTES, ReadersAnswer
 from keyfit.token.reader import HINTS, ChildTokenReader
 from tests.sim.ccidmodel import ATR_T0
 from tests.sim.mockbus import MockBus
@@ -416,7 +417,7 @@ def box() -> Iterator[PcscBox]:
 def child_readers(box: PcscBox) -> tuple[Reader, ...]:
     """What our own child process lists inside the box."""
     done = box.run([sys.executable, "-P", "-m", "keyfit.token.child", "readers"], check=True)
-    answer = decode(done.stdout.encode(), ReadersAnswer)
+    answer = decode(done.stdout.encode(), ReadersAnswer, max_bytes=MAX_ANSWER_BYTES)
     assert answer.error == "", answer.detail
     return answer.readers
 

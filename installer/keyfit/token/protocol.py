@@ -1,9 +1,7 @@
 """What the child process answers, and how the answer is read: a child that holds a foreign module is not trusted."""
 
-import json
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-import msgspec
 from msgspec import Struct, structs
 
 from keyfit.core.text import clean
@@ -24,8 +22,6 @@ MAX_READER_NAME = 128
 
 PcscError = Literal["", "no-library", "no-daemon", "no-access", "failed"]
 
-T = TypeVar("T")
-
 
 class ReadersAnswer(Struct, frozen=True, kw_only=True):
     """The child's answer to `readers`: the list, or what stood in the way with a detail for people."""
@@ -33,25 +29,6 @@ class ReadersAnswer(Struct, frozen=True, kw_only=True):
     readers: tuple[Reader, ...] = ()
     error: PcscError = ""
     detail: str = ""
-
-
-def decode(data: bytes, kind: type[T]) -> T:
-    """Decode one JSON document strictly: UTF-8, no doubled or unknown fields, no NaN, types as declared.
-
-    Raises:
-        ValueError: it is anything else. The message is for people.
-    """
-    try:
-        plain = json.loads(data.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_no_constant)
-        value = msgspec.convert(plain, kind)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from error
-    unknown = _unknown(plain, msgspec.to_builtins(value), "")
-    if unknown:
-        raise ValueError(f"there is no such field as {clean(unknown, 100)}")
-    return value
 
 
 def safe_readers(readers: tuple[Reader, ...]) -> tuple[Reader, ...]:
@@ -84,31 +61,3 @@ def _safe_certificate(info: CertificateInfo) -> CertificateInfo:
 
 def _hex(text: str, limit: int) -> str:
     return text if len(text) <= limit and all(c in "0123456789abcdefABCDEF" for c in text) else ""
-
-
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a field appears twice")
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
-
-
-def _unknown(plain: Any, known: Any, where: str) -> str:
-    """Path of the first field of `plain` that `known` (the same document, decoded and encoded again) lacks."""
-    if isinstance(plain, dict) and isinstance(known, dict):
-        for key, value in plain.items():
-            if key not in known:
-                return f"{where}.{key}".lstrip(".")
-            found = _unknown(value, known[key], f"{where}.{key}")
-            if found:
-                return found
-    if isinstance(plain, list) and isinstance(known, (list, tuple)):
-        for index, (value, other) in enumerate(zip(plain, known, strict=False)):
-            found = _unknown(value, other, f"{where}[{index}]")
-            if found:
-                return found
-    return ""

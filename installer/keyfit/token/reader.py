@@ -13,7 +13,8 @@ from msgspec import Struct
 from keyfit.core.text import clean
 from keyfit.errors import HostError
 from keyfit.model.certificate import ModuleReport, Reader
-from keyfit.token.protocol import MAX_ANSWER_BYTES, ReadersAnswer, decode, failed, safe_readers, safe_report
+from keyfit.strictjson import decode
+from keyfit.token.protocol import MAX_ANSWER_BYTES, ReadersAnswer, failed, safe_readers, safe_report
 
 TIMEOUT_S = 30.0
 """Slow tokens take up to ten seconds to list their objects; three times that."""
@@ -75,7 +76,7 @@ class ChildTokenReader:
         if ended.error:
             raise _unavailable(f"Listing the readers failed: it {ended.error}.", "failed")
         try:
-            answer = decode(ended.answer, ReadersAnswer)
+            answer = decode(ended.answer, ReadersAnswer, max_bytes=MAX_ANSWER_BYTES)
         except ValueError as error:
             raise _unavailable(f"Listing the readers gave no usable answer: {_short(error)}.", "failed") from error
         if answer.error:
@@ -90,7 +91,7 @@ class ChildTokenReader:
         if ended.error:
             return failed(path, f"it {ended.error}")
         try:
-            report = decode(ended.answer, ModuleReport)
+            report = decode(ended.answer, ModuleReport, max_bytes=MAX_ANSWER_BYTES)
         except ValueError as error:
             return failed(path, f"it gave no usable answer: {_short(error)}")
         return safe_report(report, path)

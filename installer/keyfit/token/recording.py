@@ -9,7 +9,8 @@ from keyfit.core.text import clean
 from keyfit.errors import DataError
 from keyfit.model.certificate import ModuleReport
 from keyfit.model.usb import UsbDevice
-from keyfit.token.protocol import decode, safe_report
+from keyfit.strictjson import decode
+from keyfit.token.protocol import safe_report
 
 MAX_BYTES = 1_000_000
 MAX_DEVICES = 64
@@ -62,12 +63,10 @@ def parse_recording(data: bytes, name: str) -> Recording:
     Raises:
         DataError: "recording-malformed", with every problem found.
     """
-    if len(data) > MAX_BYTES:
-        raise _malformed(name, (f"It is longer than {MAX_BYTES} bytes.",))
     try:
-        recording = decode(data, Recording)
+        recording = decode(data, Recording, max_bytes=MAX_BYTES)
     except ValueError as error:
-        raise _malformed(name, (clean(str(error), 300),)) from error
+        raise _malformed(name, (str(error),)) from error
     problems = [f"{len(recording.devices)} devices; at most {MAX_DEVICES}"] if len(
         recording.devices) > MAX_DEVICES else []
     for index, device in enumerate(recording.devices[:MAX_DEVICES]):

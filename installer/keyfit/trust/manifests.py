@@ -3,10 +3,9 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
-
+from keyfit import strictjson
 from keyfit.errors import TrustError
 from keyfit.model.catalog import Grant, Manifest, Revocation
 from keyfit.trust.limits import MANIFEST_BYTES, MANIFEST_DEPTH
@@ -15,7 +14,6 @@ TARGET_NAME = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9._/-]{0,120}\Z")
 """Security A8."""
 _BRAND_TARGET = re.compile(r"brand/([a-z0-9-]+)/[a-z0-9.-]+\Z")
 _DEVICE_TARGET = re.compile(r"usb/([0-9a-f]{4})/([0-9a-f]{4})-[a-z0-9.-]+\Z")
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _Signed = TypeVar("_Signed", Manifest, Grant)
 
 
@@ -55,14 +53,9 @@ def device_of(target: str) -> tuple[int, int] | None:
 
 
 def _decode(data: bytes, target: str, kind: type[_Signed]) -> _Signed:
-    if len(data) > MANIFEST_BYTES:
-        raise _invalid(target, f"at most {MANIFEST_BYTES} bytes, came {len(data)}")
-    if _depth(data) > MANIFEST_DEPTH:
-        raise _invalid(target, f"at most {MANIFEST_DEPTH} levels of nesting, came more")
     try:
-        _refuse_repeated_keys(data)
-        decoded = msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, ValueError) as error:
+        decoded = strictjson.decode(data, kind, max_bytes=MANIFEST_BYTES, max_depth=MANIFEST_DEPTH)
+    except ValueError as error:
         raise _invalid(target, f"a {kind.__name__.lower()} as this version knows it, came: {error}") from error
     if decoded.path != target:
         raise _invalid(target, f"this path in it, came {ascii(decoded.path)[:130]}")
@@ -75,30 +68,6 @@ def _check_revocations(revoked: Iterable[Revocation], target: str) -> None:
     for each in revoked:
         if each.sequence is None and each.sha256 is None:
             raise _invalid(target, f"a sequence or a file's hash in each revocation, came one of {each.brand} without")
-
-
-def _depth(data: bytes) -> int:
-    """Deepest nesting, in one pass and without recursion; brackets inside strings do not count."""
-    depth = deepest = 0
-    for found in _STRING_OR_BRACKET.finditer(data):
-        first = found.group()[:1]
-        if first in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif first in b"]}":
-            depth -= 1
-    return deepest
-
-
-def _refuse_repeated_keys(data: bytes) -> None:
-    """msgspec takes the last of two equal keys; another reader may take the first."""
-    import json
-
-    def check(pairs: list[tuple[str, Any]]) -> None:
-        if len({name for name, _ in pairs}) != len(pairs):
-            raise ValueError("a key that stands twice in one object")
-
-    json.loads(data, object_pairs_hook=check)
 
 
 def _invalid(target: str, text: str) -> TrustError:

@@ -46,8 +46,8 @@ def test_h1_texts_of_a_recording_are_made_safe() -> None:
         (b'{"keyfit": 1, "keyfit": 1}', "twice"),
         (b'{"keyfit": 1, "unknown": 1}', "unknown"),
         (b'{"keyfit": NaN}', "NaN"),
-        (b'{"keyfit": 1, "note": "\xff"}', "utf-8"),
-        (b"[" * 100_000, "nested"),
+        (b'{"keyfit": 1, "note": "\xff"}', "UTF-8"),
+        (b"[" * 100_000, "levels of nesting"),
         (a_recording(device={**DEVICE, "serial": "1"}), "devices[0].device.serial"),
         (a_recording(device={**DEVICE, "id_vendor": 65536}), "id_vendor is not within 16 bits"),
         (a_recording(device={**DEVICE, "bus_path": ""}), "bus_path is empty"),
@@ -57,7 +57,7 @@ def test_h1_texts_of_a_recording_are_made_safe() -> None:
         (a_recording(modules={"/a.so": {"path": "/b.so", "loaded": True}}), "has to be absolute and the report's own"),
         (a_recording(modules={"a.so": {"path": "a.so", "loaded": True}}), "has to be absolute"),
         (json.dumps({"keyfit": 1, "devices": [{"device": DEVICE}] * 65}).encode(), "65 devices"),
-        (b" " * (MAX_BYTES + 1), "longer than"),
+        (b" " * (MAX_BYTES + 1), "at most"),
     ],
 )
 def test_h4_what_is_no_recording_is_refused_with_its_problem(data: bytes, problem: str) -> None:
