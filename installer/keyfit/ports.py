@@ -99,9 +99,13 @@ class Host(Protocol):
         """Where a path of the machine lies for this process."""
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 60.0, environment: Mapping[str, str] | None = None,
-            input_text: str = "") -> Completed:
+            input_text: str = "", network: bool = False) -> Completed:
         """Run a program of the closed table (absolute path, argument vector, clean environment, no shell, no terminal).
         At the time limit the whole process tree is ended.
+
+        Args:
+            network: it fetches from the system's own archives. Every other program is kept as far from the network as this
+                process itself is.
 
         Raises:
             HostError: the program is not there, or the time limit was reached.

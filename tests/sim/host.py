@@ -107,7 +107,7 @@ class SimHost:
         return self._scratch / path.lstrip("/")
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 60.0, environment: Mapping[str, str] | None = None,
-            input_text: str = "") -> Completed:
+            input_text: str = "", network: bool = False) -> Completed:
         name = argv[0]
         self.calls.append(tuple(argv))
         if not self.has_program(name):

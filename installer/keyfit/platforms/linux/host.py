@@ -36,9 +36,11 @@ class LinuxHost:
 
     Args:
         root: "/" or an absolute path of an existing directory.
+        outer_network: descriptor of the network namespace for programs that need a network, if this process has left it.
     """
 
-    def __init__(self, root: str = "/") -> None:
+    def __init__(self, root: str = "/", outer_network: int | None = None) -> None:
+        self._outer_network = outer_network
         self._files = RootedFiles(root)
         self._root = root
         self._facts: HostFacts | None = None
@@ -86,9 +88,10 @@ class LinuxHost:
         return self._files.real_path(path)
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 60.0, environment: Mapping[str, str] | None = None,
-            input_text: str = "") -> Completed:
+            input_text: str = "", network: bool = False) -> Completed:
         """See `ports.Host`."""
-        return programs.run(argv, timeout_s=timeout_s, environment=environment, input_text=input_text)
+        return programs.run(argv, timeout_s=timeout_s, environment=environment, input_text=input_text,
+                            network=self._outer_network if network else None)
 
     def has_program(self, name: str) -> bool:
         """See `ports.Host`."""

@@ -32,6 +32,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "rmmod": ("/usr/sbin/rmmod", "/sbin/rmmod"),
     "ldd": ("/usr/bin/ldd",),
     "xdg-open": ("/usr/bin/xdg-open",),
+    "nsenter": ("/usr/bin/nsenter",),
 }
 """Name -> where it lies, by the packages of Debian and Fedora that bring it."""
 CLEAN_ENVIRONMENT = {
@@ -61,8 +62,11 @@ def find(name: str) -> str | None:
 
 
 def run(argv: Sequence[str], *, timeout_s: float, environment: Mapping[str, str] | None = None,
-        input_text: str = "") -> Completed:
+        input_text: str = "", network: int | None = None) -> Completed:
     """Run a program of the table and wait for it. `argv[0]` is its name in the table.
+
+    Args:
+        network: descriptor of the network namespace to run it in, if that is not this process's own.
 
     Raises:
         HostError: "program-missing", "program-not-started", or "program-timeout" after the whole tree was ended.
@@ -70,19 +74,18 @@ def run(argv: Sequence[str], *, timeout_s: float, environment: Mapping[str, str]
     import subprocess
     import tempfile
 
-    path = find(argv[0])
-    if path is None:
-        raise HostError("program-missing", f"The program {argv[0]} is not installed on this system.",
-                        hint="Install it with the system's package manager.")
+    path = _needed(argv[0])
+    way = () if network is None else (_needed("nsenter"), f"--net=/proc/self/fd/{network}")
     # Files, not pipes: a daemon that the program leaves behind keeps no pipe of ours open, and input that it does not
     # read blocks nobody.
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(input_text.encode())
         given.seek(0)
         try:
-            process = subprocess.Popen([path, *argv[1:]], stdin=given if input_text else subprocess.DEVNULL,
+            process = subprocess.Popen([*way, path, *argv[1:]], stdin=given if input_text else subprocess.DEVNULL,
                                        stdout=out, stderr=err, env={**CLEAN_ENVIRONMENT, **(environment or {})},
-                                       cwd="/", start_new_session=True, umask=0o022)
+                                       cwd="/", start_new_session=True, umask=0o022,
+                                       pass_fds=() if network is None else (network,))
         except OSError as error:
             raise HostError("program-not-started", f"{path} could not be started: {error.strerror}.",
                             hint="Reinstall the package that it belongs to.") from error
@@ -96,6 +99,14 @@ def run(argv: Sequence[str], *, timeout_s: float, environment: Mapping[str, str]
             end_tree(process)
             raise
         return Completed(argv=tuple(argv), returncode=process.returncode, stdout=_head(out), stderr=_head(err))
+
+
+def _needed(name: str) -> str:
+    path = find(name)
+    if path is None:
+        raise HostError("program-missing", f"The program {name} is not installed on this system.",
+                        hint="Install it with the system's package manager.")
+    return path
 
 
 def end_tree(process: "subprocess.Popen[bytes]") -> None:
