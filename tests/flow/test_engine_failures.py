@@ -112,7 +112,7 @@ def test_missing_dependencies_are_named(host: SimHost, journal: Journal, tmp_pat
     assert "libdriver1" not in host.packages.unpacked
 
 
-def test_d2_nothing_is_changed_before_every_file_is_there(host: SimHost, journal: Journal, tmp_path: Path) -> None:
+def test_nothing_is_changed_before_every_file_is_there(host: SimHost, journal: Journal, tmp_path: Path) -> None:
     def fetch(wanted: Payload) -> Path:
         if wanted.file == "m.tar.gz":
             raise TrustError("hash", "not what was signed")
