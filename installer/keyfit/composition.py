@@ -14,7 +14,7 @@ from keyfit.errors import BugError, HostError, StorageError, UserError
 from keyfit.model.catalog import Catalog
 from keyfit.model.policy import Policy
 from keyfit.model.result import OperationResult
-from keyfit.ports import Host, Reporter, Repository, TokenReader, UsbBus
+from keyfit.ports import EventLog, Host, NullLog, Reporter, Repository, TokenReader, UsbBus
 from keyfit.token import CHILD_COMMAND
 from keyfit.ui.options import Options
 
@@ -41,12 +41,13 @@ def options_from_environment() -> Options:
     return options
 
 
-def compose(options: Options, reporter: Reporter) -> Context:
-    """Make the ports from the options; the slow ones when first used."""
+def compose(options: Options, reporter: Reporter, log: EventLog | None = None) -> Context:
+    """Make the ports from the options; the slow ones when first used. `log` is that of a command that changes something."""
     from keyfit.platforms import browser_opener, host, policy, usb_bus
 
     root = _root(options)
-    machine = host(root)
+    log = log or NullLog()
+    machine = host(root, log)
     load_policy = cache(lambda: policy(root))
     return Context(
         bus=_emulated_bus(options.emulate) if options.emulate else usb_bus(),
@@ -60,6 +61,7 @@ def compose(options: Options, reporter: Reporter) -> Context:
         reporter=reporter,
         load_policy=load_policy,
         begin_check=lambda: begin_check(options, root),
+        log=log,
     )
 
 

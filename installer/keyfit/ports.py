@@ -14,6 +14,8 @@ from keyfit.model.host import HostFacts
 from keyfit.model.result import Message
 from keyfit.model.usb import UsbDevice
 
+LogLevel = Literal["traffic", "info", "warning", "error"]
+
 
 class Completed(Struct, frozen=True, kw_only=True):
     """A finished child process. Output is decoded as UTF-8 with replacement and capped."""
@@ -202,6 +204,26 @@ class Reporter(Protocol):
 
     def confirm(self, text: str) -> bool:
         """Ask once. Silent reporters answer from what the command line said."""
+
+
+class EventLog(Protocol):
+    """What was done, for an administrator to look up later. It never raises: no change fails because of its log."""
+
+    def event(self, level: LogLevel, name: str, **fields: object) -> None:
+        """Note one event.
+
+        Args:
+            level: "traffic" is for what programs say, kept only when asked for.
+            name: stable kebab-case identifier, for example "program-ended".
+            fields: what belongs to it: texts, numbers, or lists of them; never a secret, serial or certificate.
+        """
+
+
+class NullLog:
+    """For commands that change nothing."""
+
+    def event(self, level: LogLevel, name: str, **fields: object) -> None:
+        """Forget it."""
 
 
 class Clock(Protocol):

@@ -10,7 +10,7 @@ from keyfit.model.catalog import Catalog
 from keyfit.model.host import HostFacts
 from keyfit.model.policy import Policy
 from keyfit.model.result import OperationResult
-from keyfit.ports import Clock, Host, Reporter, Repository, TokenReader, UsbBus
+from keyfit.ports import Clock, EventLog, Host, NullLog, Reporter, Repository, TokenReader, UsbBus
 
 if TYPE_CHECKING:
     from keyfit.engine.journal import Journal  # lazily: `devices` needs no database
@@ -30,13 +30,14 @@ class Context:
         open_page: opens a page in the user's browser; False if there is no graphical session.
         load_policy: reads the administrator's policy; called once, when a use case first needs it.
         begin_check: called when a check for updates begins; what it returns is called with the answer.
+        log: of the commands that change something.
     """
 
     def __init__(self, *, bus: UsbBus, host: Host, open_tokens: Callable[[], TokenReader], load_catalog: Callable[[], Catalog],
                  open_repository: Callable[[], Repository], open_journal: Callable[[], "Journal"],
                  open_page: Callable[[str], bool], clock: Clock, reporter: Reporter,
                  load_policy: Callable[[], Policy] = Policy,
-                 begin_check: Callable[[], Keep] = lambda: lambda *_: None) -> None:
+                 begin_check: Callable[[], Keep] = lambda: lambda *_: None, log: EventLog | None = None) -> None:
         self.bus = bus
         self.host = host
         self.clock = clock
@@ -48,6 +49,7 @@ class Context:
         self._open_journal = open_journal
         self._load_policy = load_policy
         self.begin_check = begin_check
+        self.log = log or NullLog()
 
     @cached_property
     def catalog(self) -> Catalog:

@@ -8,7 +8,7 @@ from keyfit.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from keyfit.model.policy import Policy
-    from keyfit.ports import Host, UsbBus
+    from keyfit.ports import EventLog, Host, UsbBus
 
 
 def usb_bus() -> "UsbBus":
@@ -22,8 +22,8 @@ def usb_bus() -> "UsbBus":
     return LibusbUsbBus()
 
 
-def host(root: str) -> "Host":
-    """The machine below `root`.
+def host(root: str, log: "EventLog | None" = None) -> "Host":
+    """The machine below `root`; programs that it runs are noted in `log`.
 
     Raises:
         UnsupportedError: there is no adaptor for this operating system yet.
@@ -31,7 +31,7 @@ def host(root: str) -> "Host":
     if sys.platform == "linux":
         from keyfit.platforms.linux.host import LinuxHost
 
-        return LinuxHost(root)
+        return LinuxHost(root, log=log)
     raise UnsupportedError("system", f"Keyfit cannot change a {sys.platform} system yet.",
                            hint="Use the driver disk or page that came with the token.")
 

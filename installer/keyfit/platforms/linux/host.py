@@ -1,6 +1,7 @@
 """The machine: facts, files below the root, programs, packages."""
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from keyfit.model.host import Browser, HostFacts, PackageManager
 from keyfit.platforms.linux import packages, programs
 from keyfit.platforms.linux.files import RootedFiles
 from keyfit.platforms.linux.posix import posix
-from keyfit.ports import Completed
+from keyfit.ports import Completed, EventLog, NullLog
 
 ARCHITECTURES: dict[str, Architecture] = {
     "x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64", "i386": "i386", "i686": "i386",
@@ -37,12 +38,14 @@ class LinuxHost:
     Args:
         root: "/" or an absolute path of an existing directory.
         outer_network: descriptor of the network namespace for programs that need a network, if this process has left it.
+        log: notes each program that runs.
     """
 
-    def __init__(self, root: str = "/", outer_network: int | None = None) -> None:
+    def __init__(self, root: str = "/", outer_network: int | None = None, log: EventLog | None = None) -> None:
         self._outer_network = outer_network
         self._files = RootedFiles(root)
         self._root = root
+        self._log = log or NullLog()
         self._facts: HostFacts | None = None
 
     def facts(self) -> HostFacts:
@@ -90,8 +93,16 @@ class LinuxHost:
     def run(self, argv: Sequence[str], *, timeout_s: float = 60.0, environment: Mapping[str, str] | None = None,
             input_text: str = "", network: bool = False) -> Completed:
         """See `ports.Host`."""
-        return programs.run(argv, timeout_s=timeout_s, environment=environment, input_text=input_text,
-                            network=self._outer_network if network else None)
+        begun = time.monotonic()
+        try:
+            done = programs.run(argv, timeout_s=timeout_s, environment=environment, input_text=input_text,
+                                network=self._outer_network if network else None)
+        except HostError as error:
+            self._log.event("error", "program-failed", program=argv[0], code=error.code, seconds=_since(begun))
+            raise
+        self._log.event("info", "program-ended", program=argv[0], returncode=done.returncode, seconds=_since(begun))
+        self._log.event("traffic", "program-output", argv=done.argv, stdout=done.stdout, stderr=done.stderr)
+        return done
 
     def has_program(self, name: str) -> bool:
         """See `ports.Host`."""
@@ -191,3 +202,8 @@ class LinuxHost:
         if self._root != "/" and not identity:
             identity = b"tree"
         return hashlib.sha256(b"keyfit" + identity.strip() + b"\0" + self._root.encode()).hexdigest()[:16]
+
+
+def _since(begun: float) -> float:
+    """Seconds, to the millisecond."""
+    return round(time.monotonic() - begun, 3)
