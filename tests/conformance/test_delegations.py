@@ -1,4 +1,4 @@
-"""The graph of delegations: who is asked, in which order, and who is not."""
+"""A2. The graph of delegations: who is asked, in which order, and who is not."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""Keys, thresholds and rotations."""
+"""A2. Keys, thresholds and rotations."""
 
 import json
 from typing import Any, NamedTuple

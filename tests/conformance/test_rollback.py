@@ -1,4 +1,4 @@
-"""Versions only go up, and what belongs together stays together."""
+"""A2. Versions only go up, and what belongs together stays together."""
 
 import hashlib
 

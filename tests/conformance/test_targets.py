@@ -1,4 +1,4 @@
-"""Downloading what was found."""
+"""A2. Downloading what was found."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Expiry: of what is served, and of what lies in the folder from earlier. The clock is moved with libfaketime."""
+"""A2, A6. Expiry: of what is served, and of what lies in the folder from earlier. The clock is moved with libfaketime."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The client workflow as a whole: what is asked for, in which order, and what is kept after each way to fail."""
+"""A2. The client workflow as a whole: what is asked for, in which order, and what is kept after each way to fail."""
 
 import json
 from pathlib import Path

@@ -276,8 +276,8 @@ def test_what_is_there_is_replaced_only_when_asked(publisher: Publisher, tmp_pat
 
 
 @pytest.mark.parametrize("form", ["folder", "zip", "iso"])
-def test_d7_killed_at_any_moment_there_is_a_whole_kit_or_none(publisher: Publisher, tmp_path: Path, form: str) -> None:
-    """D7. The old kit stays until the new one is whole; a run after that is not hindered by what was left."""
+def test_killed_at_any_moment_there_is_a_whole_kit_or_none(publisher: Publisher, tmp_path: Path, form: str) -> None:
+    """The old kit stays until the new one is whole; a run after that is not hindered by what was left."""
     out = tmp_path / "kit"
     command = [sys.executable, "-m", "keyfit.publisher", "--quiet", "bundle", str(publisher.folder), str(out), "--format", form,
                "--force"]

@@ -460,8 +460,8 @@ def test_a_driver_file_is_taken_up_where_it_was_cut(published: Published, mirror
     assert works(mirror.client(), device_target(0x1234, 0x0002, "windows", "amd64")) == 1
 
 
-def test_d7_killed_at_any_moment_readers_see_the_old_or_the_new(published: Published, mirror: Mirror) -> None:
-    """D7. Twenty-four kills on the way from one release to the next, then a run that is left alone."""
+def test_killed_at_any_moment_readers_see_the_old_or_the_new(published: Published, mirror: Mirror) -> None:
+    """Twenty-four kills on the way from one release to the next, then a run that is left alone."""
     mirror(published.repository.url)
     published.release()
     chance, old, ended = random.Random(7), 1, []

@@ -466,8 +466,8 @@ def test_a_cloud_s_key_is_passed_on_and_its_absence_told(publisher: Publisher, t
 # -- power cuts ----------------------------------------------------------------------------------------------------
 
 
-def test_d7_a_publication_cut_off_after_the_timestamp_keeps_its_notes(publisher: Publisher, tmp_path: Path) -> None:
-    """D7: clients already see it; the next command ends what is left to do."""
+def test_a_publication_cut_off_after_the_timestamp_keeps_its_notes(publisher: Publisher, tmp_path: Path) -> None:
+    """Clients already see it; the next command ends what is left to do."""
     publisher.init(*FEW)
     publisher.release()
     publisher.write_brand(sequence=2)
@@ -488,7 +488,7 @@ run(["release", {str(publisher.folder)!r}, "--drivers", {str(publisher.drivers)!
 
 
 def test_a_full_disk_publishes_nothing(publisher: Publisher, tmp_path: Path) -> None:
-    """D7: readers still see the version before, and after room was made the release goes through."""
+    """Readers still see the version before, and after room was made the release goes through."""
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", small], check=True)

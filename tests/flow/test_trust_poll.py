@@ -274,8 +274,8 @@ def open_to_all(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("spoil", [damage, open_to_all])
-def test_d3_an_odd_memory_is_no_memory(machine: Machine, spoil: Callable[[Machine], None]) -> None:
-    """D3: whatever is wrong with the file, the answer is that of the strict workflow, which writes it anew."""
+def test_h4_d6_an_odd_memory_is_no_memory(machine: Machine, spoil: Callable[[Machine], None]) -> None:
+    """H4, D6: whatever is wrong with the file, the answer is that of the strict workflow, which writes it anew."""
     spoil(machine)
 
     done = machine.check()

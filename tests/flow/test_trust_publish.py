@@ -125,7 +125,7 @@ def test_a_release_without_enough_keys_publishes_nothing(publisher: Publisher) -
 
 
 def test_a_release_that_is_killed_leaves_readers_the_old_one(publisher: Publisher, tmp_path: Path) -> None:
-    """D7: the timestamp comes last. The process is ended at the moment it would be replaced."""
+    """The timestamp comes last. The process is ended at the moment it would be replaced."""
     publisher.init()
     publisher.release()
     publisher.write_brand(sequence=2)

@@ -76,7 +76,7 @@ def test_a7_half_a_metadata_folder_heals(repository: SignedRepository, tmp_path:
 
 
 def test_the_environment_does_not_weaken_anything(repository: SignedRepository, tmp_path: Path) -> None:
-    """F1, J2: variables that other programs obey."""
+    """F1: variables that other programs obey."""
     customer = Customer(repository, tmp_path)
     stranger = SignedRepository(tmp_path / "stranger")
     stranger.release(ACME)

@@ -82,8 +82,8 @@ def change(folder: Path, **fields: Any) -> None:
     {"messages": [1]}, {"url": "https://c.example.com/metadata/timestamp.json"}, {"url": "file:///etc/passwd"},
     {"url": None}, {"version": 1}, {"urls": None}, {"inputs": []},
 ], ids=str)
-def test_d3_odd_content_is_no_memory(folder: Path, fields: dict[str, Any]) -> None:
-    """D3, H4."""
+def test_h4_odd_content_is_no_memory(folder: Path, fields: dict[str, Any]) -> None:
+    """H4."""
     assert known(folder) is not None
     change(folder, **fields)
 
@@ -92,8 +92,8 @@ def test_d3_odd_content_is_no_memory(folder: Path, fields: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[]", b"{}", b"null", b"[" * 60_000, b"{" + b" " * 70_000 + b"}"],
                          ids=range(8))
-def test_d3_a_damaged_file_is_no_memory(folder: Path, data: bytes) -> None:
-    """D3, H4."""
+def test_h4_a_damaged_file_is_no_memory(folder: Path, data: bytes) -> None:
+    """H4."""
     (folder / "poll.json").write_bytes(data)
 
     assert known(folder) is None
