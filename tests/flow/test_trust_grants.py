@@ -254,7 +254,7 @@ EXCESSES: dict[str, tuple[dict[str, Any], str]] = {
     "another's id in a udev rule": ({"patch": (UdevRule(
         id="rule", subsystem="hidraw", id_vendor=0x046D, id_product=0xC31C, on=LINUX, reason=REASON, sources=SOURCES),)},
         "046D:C31C"),
-    "kernel modules": ({"patch": (KernelModuleBlacklist(id="k", modules=("ext4",), on=LINUX, reason=REASON,
+    "kernel modules": ({"patch": (KernelModuleBlacklist(id="k", modules=("pn533",), on=LINUX, reason=REASON,
                                                         sources=SOURCES),)}, "kernel modules"),
     "a phishing page": ({"hand_off": a_hand_off("https://www.examp1e.com/certificate")}, "examp1e"),
     "a page that begins alike": ({"hand_off": a_hand_off(PAGE + "/../../evil")}, "/../../evil"),

@@ -209,11 +209,11 @@ class UdevRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
 class KernelModuleBlacklist(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True,
                             tag_field="kind", tag="kernel-module-blacklist"):
-    """Keeps kernel modules from taking the device away from PC/SC."""
+    """Keeps kernel modules from taking the device away from PC/SC: the ones for NFC readers (Linux, drivers/nfc/pn533), and
+    none that protects the system (security J3)."""
 
     id: Slug
-    modules: Annotated[tuple[Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,40}\Z")], ...],
-                       Meta(min_length=1, max_length=8)]
+    modules: Annotated[tuple[Literal["nfc", "pn533", "pn533_usb"], ...], Meta(min_length=1, max_length=3)]
     on: Condition
     reason: Texts
     sources: Sources

@@ -264,7 +264,7 @@ def everything(**fields: Any) -> Brand:
                UdevRule(id="c", subsystem="usb", id_vendor=1, id_product=2, **patch),
                UdevRule(id="d", subsystem="usb", id_vendor=1, id_product=4, **patch),
                KernelModuleBlacklist(id="e", modules=("pn533", "nfc"), **patch),
-               KernelModuleBlacklist(id="f", modules=("other",), **patch),
+               KernelModuleBlacklist(id="f", modules=("pn533_usb",), **patch),
                Service(id="g", unit="pcscd.socket", **patch), Service(id="h", unit="pcscd.service", **patch)),
         conflict=(Conflict(package="rival", reason={"en": "takes the device"}, sources=SOURCES),),
         pin=PinRules(min_length=6, max_length=8, advice={"en": "mix"}, sources=SOURCES),
