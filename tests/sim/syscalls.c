@@ -1,6 +1,7 @@
-/* Preloaded into a program under test: numbers the calls that change its files, and ends the program or fails the call at a
- * chosen number. Settings: SYSCALLS_LOG (file that gets one line a call), SYSCALLS_AT (number, from 1), SYSCALLS_DO ("kill",
- * or the number of an error), SYSCALLS_FOR_GOOD (every later call fails as well).
+/* Preloaded into a program under test: numbers the calls that change its files, and ends the program, fails the call or holds
+ * the program up at a chosen number. Settings: SYSCALLS_LOG (file that gets one line a call), SYSCALLS_AT (number, from 1),
+ * SYSCALLS_DO ("kill", the number of an error, or a directory), SYSCALLS_FOR_GOOD (every later call fails as well).
+ * With a directory, the file "reached" is made in it and the call waits until the file "go" is there, at most 20 seconds.
  * Writing counts only where a regular file is written to. The settings are taken out of the environment, so that children of
  * the program are left alone. */
 #define _GNU_SOURCE
@@ -17,11 +18,13 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int log_fd = -1, error, for_good;
 static long at, count;
+static char reached[512], go[512];
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -29,13 +32,25 @@ __attribute__((constructor)) static void begin(void)
     if (path)
         log_fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     at = number ? atol(number) : 0;
-    error = what && strcmp(what, "kill") ? atoi(what) : 0;
+    error = what && strcmp(what, "kill") && *what != '/' ? atoi(what) : 0;
+    if (what && *what == '/') {
+        snprintf(reached, sizeof reached, "%s/reached", what);
+        snprintf(go, sizeof go, "%s/go", what);
+    }
     for_good = getenv("SYSCALLS_FOR_GOOD") != NULL;
     unsetenv("LD_PRELOAD");
     unsetenv("SYSCALLS_LOG");
     unsetenv("SYSCALLS_AT");
     unsetenv("SYSCALLS_DO");
     unsetenv("SYSCALLS_FOR_GOOD");
+}
+
+static void hold_up(void)
+{
+    struct timespec moment = {0, 500000};
+    close((int)syscall(SYS_openat, AT_FDCWD, reached, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    for (int n = 0; n < 40000 && syscall(SYS_faccessat, AT_FDCWD, go, F_OK) != 0; n++)
+        nanosleep(&moment, NULL);
 }
 
 /* The error for this call, or 0. */
@@ -50,7 +65,9 @@ static int met(const char *name)
         syscall(SYS_write, log_fd, line, length);
     }
     if (at && (count == at || (for_good && count > at))) {
-        if (!error)
+        if (*reached)
+            hold_up();
+        else if (!error)
             kill(getpid(), SIGKILL);
         now = error;
     }

@@ -1,4 +1,5 @@
-"""A program's calls that change files: numbered, cut short, or made to fail, by a small preloaded library (`syscalls.c`).
+"""A program's calls that change files: numbered, cut short, made to fail, or held up, by a small preloaded library
+(`syscalls.c`).
 
 Every run meets the same call, as far as the program itself does the same. Children of the program are left alone.
 """
@@ -9,7 +10,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,8 +56,32 @@ def failing(command: Sequence[str], number: int, error: str, *, for_good: bool =
     return _run(command, settings | ({"SYSCALLS_FOR_GOOD": "1"} if for_good else {}), environment, **given)
 
 
+def held_up(command: Sequence[str], number: int, meanwhile: Callable[[], None], *, environment: Mapping[str, str] | None = None,
+            **given: Any) -> "tuple[subprocess.CompletedProcess[bytes], bool]":
+    """Run it, and call `meanwhile` while it waits just before a call; also whether it came to that call."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, **given, env=_environment(
+            {"SYSCALLS_AT": str(number), "SYSCALLS_DO": folder}, environment))
+        try:
+            while not (reached := os.path.exists(f"{folder}/reached")) and process.poll() is None:
+                time.sleep(0.001)
+            if reached:
+                meanwhile()
+            Path(folder, "go").touch()
+            process.wait(100)
+        finally:
+            process.kill()
+            process.wait()
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, out.read(), err.read()), reached
+
+
+def _environment(settings: Mapping[str, str], environment: Mapping[str, str] | None) -> dict[str, str]:
+    base = os.environ if environment is None else environment
+    return {**base, **settings, "LD_PRELOAD": str(library()), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def _run(command: Sequence[str], settings: dict[str, str], environment: Mapping[str, str] | None,
          **given: Any) -> "subprocess.CompletedProcess[bytes]":
-    base = os.environ if environment is None else environment
-    return subprocess.run(command, capture_output=True, timeout=100, check=False,
-                          env={**base, **settings, "LD_PRELOAD": str(library()), "PYTHONDONTWRITEBYTECODE": "1"}, **given)
+    return subprocess.run(command, capture_output=True, timeout=100, check=False, env=_environment(settings, environment), **given)
