@@ -31,7 +31,7 @@ from keyfit.model.plan import (
 )
 from keyfit.ports import Host
 
-__all__ = ["Detected", "Fetch", "State", "apply", "detect", "payload_of", "undo"]
+__all__ = ["Detected", "Fetch", "State", "apply", "detect", "expect", "payload_of", "undo"]
 
 
 KINDS: dict[type[Change], StepKind[Any]] = {
@@ -58,6 +58,11 @@ def kind_of(change: Change) -> StepKind[Any]:
 def detect(change: Change, host: Host) -> Detected:
     """Look whether the change is there already."""
     return kind_of(change).detect(change, host)
+
+
+def expect(change: Change, host: Host, before: State, fetch: Fetch) -> State:
+    """What the machine will be like after the change, as far as that is known before."""
+    return kind_of(change).expect(change, host, before, fetch)
 
 
 def apply(change: Change, host: Host, before: State, fetch: Fetch) -> State:

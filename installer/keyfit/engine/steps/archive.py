@@ -34,6 +34,10 @@ class Kind:
         return Detected(satisfied=len(there) == len(change.files) > 0,
                         before={"existed": host.exists(change.prefix), "made": list(host.missing_directories(change.prefix))})
 
+    def expect(self, change: Archive, host: Host, before: State, fetch: Fetch) -> State:
+        """Nothing is known yet."""
+        return {}
+
     def apply(self, change: Archive, host: Host, before: State, fetch: Fetch) -> State:
         """Unpack beside the place, then rename: the folder is there whole or not at all."""
         if before["existed"]:

@@ -30,6 +30,16 @@ class StepKind(Protocol[C]):
     def detect(self, change: C, host: Host, /) -> Detected:
         """Look, without changing anything."""
 
+    def expect(self, change: C, host: Host, before: State, fetch: Fetch, /) -> State:
+        """What the machine will be like after `apply`, as far as it is known before: content hashes, names, versions.
+
+        It changes nothing. It is written down together with `before`, so that an `apply` that was cut off can be told from
+        what others did meanwhile.
+
+        Raises:
+            KeyfitError: it is known now that `apply` would fail.
+        """
+
     def apply(self, change: C, host: Host, before: State, fetch: Fetch, /) -> State:
         """Make the change and say what was done.
 
@@ -38,7 +48,8 @@ class StepKind(Protocol[C]):
         """
 
     def undo(self, change: C, host: Host, before: State, after: State, /) -> str:
-        """Put back what `before` says; also after an `apply` that was cut off (`after` is empty then).
+        """Put back what `before` says; also after an `apply` that was cut off. `after` is then what `expect` gave, or empty
+        in records of versions that did not write that down.
 
         Returns:
             "" if all is as before; else what was left alone and why, because somebody else changed it since.
