@@ -5,6 +5,7 @@ import os
 DATA = os.path.join(os.path.dirname(__file__), "data")
 STATE_DIR = "/var/lib/keyfit"
 POLICY = "/etc/keyfit/policy.toml"
+LOG_DIR = "/var/log/keyfit"
 _join = os.path.join
 
 
@@ -26,6 +27,12 @@ def cache_dir(root: str, given: str | None) -> str:
         return "/var/cache/keyfit"
     home = os.environ.get("XDG_CACHE_HOME", "")
     return _join(home if home.strip() else os.path.expanduser("~/.cache"), "keyfit")
+
+
+def user_log_dir() -> str:
+    """An ordinary user's own log, by the XDG base directory specification, which has relative paths ignored."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    return _join(home if os.path.isabs(home) else os.path.expanduser("~/.local/state"), "keyfit")
 
 
 def owns_state(root: str, state: str | None) -> bool:

@@ -36,6 +36,21 @@ def host(root: str, log: "EventLog | None" = None) -> "Host":
                            hint="Use the driver disk or page that came with the token.")
 
 
+def event_log(root: str, command: str, *, traffic: bool) -> "EventLog":
+    """The log of a command on the machine below `root`; none where Keyfit cannot change a system yet.
+
+    Args:
+        traffic: also keep what programs said.
+    """
+    if sys.platform == "linux":
+        from keyfit.platforms.linux import logfiles
+
+        return logfiles.event_log(root, command, traffic=traffic)
+    from keyfit.ports import NullLog
+
+    return NullLog()
+
+
 def policy(root: str) -> "Policy":
     """What the administrator of the machine below `root` has decided; nothing where Keyfit cannot change a system yet.
 
