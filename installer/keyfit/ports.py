@@ -200,6 +200,48 @@ class Reporter(Protocol):
         """Progress of a download, in bytes."""
 
     def wait(self, kind: str, text: str) -> None:
+    def check_not_withdrawn(self, payload: Payload) -> None:
+        """See that a payload may be used.
+
+        Raises:
+            TrustError: code "revoked": the file was withdrawn, and it is in no manifest that was found good since.
+        """
+
+    def relay(self, path: str) -> bytes | None:
+        """A file of the repository as it comes, not verified, for another process that verifies it; None if there is none.
+
+        Raises:
+            NetworkError.
+        """
+
+
+class Elevated(Protocol):
+    """The elevated helper, started for one request.
+
+    Attributes:
+        incoming, outgoing: descriptors of the pipes from it and to it.
+    """
+
+    incoming: int
+    outgoing: int
+
+    def hang_up(self) -> None:
+        """Close the pipe to it: it takes back what it was doing."""
+
+    def wait(self) -> int:
+        """Close both pipes and wait for its end; its exit code."""
+
+
+class Elevator(Protocol):
+    """Starts the elevated helper the way the system does such things: it asks for an administrator's consent."""
+
+    def start(self, verb: str, brand: str) -> Elevated:
+        """Start it for one verb; the brand (or "") is for the eyes of who is asked.
+
+        Raises:
+            ElevationError: the system has no means for it.
+        """
+
         """The user is asked to unplug or plug in; the work goes on by itself."""
 
     def confirm(self, text: str) -> bool:

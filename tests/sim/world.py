@@ -128,6 +128,13 @@ class SimRepository:
     def notes(self) -> tuple[Message, ...]:
         return self.said
 
+    def check_not_withdrawn(self, payload: Payload) -> None:
+        if self.distrust:
+            raise TrustError("revoked", f"{payload.file} was withdrawn")
+
+    def relay(self, path: str) -> bytes | None:
+        return None
+
     def payload(self, payload: Payload, progress: Progress | None = None) -> Path:
         if payload.sha256 not in self.payloads:
             raise NetworkError("repository-unreachable", f"{payload.file} is not there", hint="try again")

@@ -10,7 +10,7 @@ from keyfit.model.catalog import Catalog
 from keyfit.model.host import HostFacts
 from keyfit.model.policy import Policy
 from keyfit.model.result import OperationResult
-from keyfit.ports import Clock, EventLog, Host, NullLog, Reporter, Repository, TokenReader, UsbBus
+from keyfit.ports import Clock, Elevator, EventLog, Host, NullLog, Reporter, Repository, TokenReader, UsbBus
 
 if TYPE_CHECKING:
     from keyfit.engine.journal import Journal  # lazily: `devices` needs no database
@@ -28,6 +28,9 @@ class Context:
         open_repository: makes the repository; called once, when a use case first needs signed data.
         open_journal: makes the journal; called once, when a use case first needs the record.
         open_page: opens a page in the user's browser; False if there is no graphical session.
+        elevator: starts the elevated helper, where there is one.
+        require_safe_program: raises if somebody else than the administrator could have put this program's code where it is;
+            called before a process with all rights changes the machine.
         load_policy: reads the administrator's policy; called once, when a use case first needs it.
         begin_check: called when a check for updates begins; what it returns is called with the answer.
         log: of the commands that change something.
@@ -36,7 +39,8 @@ class Context:
     def __init__(self, *, bus: UsbBus, host: Host, open_tokens: Callable[[], TokenReader], load_catalog: Callable[[], Catalog],
                  open_repository: Callable[[], Repository], open_journal: Callable[[], "Journal"],
                  open_page: Callable[[str], bool], clock: Clock, reporter: Reporter,
-                 load_policy: Callable[[], Policy] = Policy,
+                 load_policy: Callable[[], Policy] = Policy, elevator: Elevator | None = None,
+                 require_safe_program: Callable[[], None] = lambda: None,
                  begin_check: Callable[[], Keep] = lambda: lambda *_: None, log: EventLog | None = None) -> None:
         self.bus = bus
         self.host = host
@@ -48,6 +52,8 @@ class Context:
         self._open_repository = open_repository
         self._open_journal = open_journal
         self._load_policy = load_policy
+        self.elevator = elevator
+        self.require_safe_program = require_safe_program
         self.begin_check = begin_check
         self.log = log or NullLog()
 

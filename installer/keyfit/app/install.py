@@ -1,5 +1,6 @@
 """Plan, install, apply: one path for all of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import msgspec
 from keyfit.app import certificate as certificates
 from keyfit.app import verify as verification
 from keyfit.app.context import Context
+from keyfit.app.elevated import ask_helper, install_request
 from keyfit.app.select import Selection, brand_label, select
 from keyfit.app.waiting import wait_for
 from keyfit.core.plan import draft, finish, plan_id
 from keyfit.engine import steps, transaction
+from keyfit.engine.staging import Staging, chunks_of
 from keyfit.errors import (
     DataError,
     ElevationError,
@@ -22,6 +25,7 @@ from keyfit.errors import (
     UnsupportedError,
     UserError,
 )
+from keyfit.model.catalog import Payload
 from keyfit.model.plan import Blocked, Part, Plan, Wait
 from keyfit.model.result import Message, OperationResult, Verdict
 
@@ -62,7 +66,7 @@ def install(context: Context, name: str | None, *, silent: bool = False, dry_run
         _recover_first(context)
     selection = select(context, name, unattended=silent)
     made = make_plan(context, selection, part)
-    _refuse_blocked(made.blocked)
+    refuse_blocked(made.blocked)
     if dry_run:
         return OperationResult(command="install", outcome=Outcome.DONE, data={"plan": as_data(made), "dry_run": True},
                                messages=_about(context, selection, made))
@@ -91,7 +95,7 @@ def apply(context: Context, saved: Path, *, silent: bool = False, hand_off: bool
     if made.id != wanted.id:
         raise PolicyError("plan-outdated", f"This plan no longer fits: {_difference(wanted, made)}.",
                           hint=f"Look at the new one: keyfit plan {wanted.brand}")
-    _refuse_blocked(made.blocked)
+    refuse_blocked(made.blocked)
     return _perform(context, selection, made, command="apply", silent=silent, hand_off=hand_off, language=language)
 
 
@@ -137,30 +141,42 @@ def as_data(made: Plan) -> dict[str, Any]:
     return data
 
 
+class _Proof:
+    """Whether what was carried out works, found out once all steps are done."""
+
+    def __init__(self, context: Context, selection: Selection, made: Plan, *, silent: bool) -> None:
+        self._context, self._selection, self._made, self._silent = context, selection, made, silent
+        self.verdict: Verdict | None = None
+
+    def __call__(self) -> bool:
+        """False if it has to be taken back."""
+        self.verdict = _verify(self._context, self._selection, self._made, silent=self._silent)
+        broken = self.verdict.first_broken if self.verdict is not None else None
+        return broken is None or broken.id == "bus" or broken.id.startswith("browser")
+
+
 def _perform(context: Context, selection: Selection, made: Plan, *, command: str, silent: bool, hand_off: bool,
              language: str) -> OperationResult:
     messages = [*selection.messages, *context.repository.notes()]
-    if made.steps:
-        if any(s.elevated for s in made.steps) and not context.facts.elevated:
-            raise ElevationError("not-elevated", "Installing a driver changes the system and needs administrator"
-                                 " rights.", hint=f"sudo keyfit {command} {made.brand}")
-        if not context.reporter.confirm(question(made)):
-            raise UserError("cancelled", "Cancelled; nothing was changed.", outcome=Outcome.CANCELLED)
-        _carry_out(context, selection, made, silent=silent)
-    else:
-        if context.facts.elevated and not context.journal.records(made.brand):
-            _carry_out(context, selection, made, silent=silent)  # on record, so that taking another brand back spares it
+    if made.steps and not context.facts.elevated and (silent or context.elevator is None):
+        raise ElevationError("not-elevated", "Installing a driver changes the system and needs administrator rights.",
+                             hint=f"sudo keyfit {command} {made.brand}")
+    if made.steps and not context.reporter.confirm(question(made)):
+        raise UserError("cancelled", "Cancelled; nothing was changed.", outcome=Outcome.CANCELLED)
+    if not made.steps:
         what = " of the system" if made.part == "system" else ""
         messages.append(Message(level="info", code="nothing-to-do", text=f"Everything that {brand_label(selection.brand)}"
                                 f" needs{what} is already in place."))
+    proof = _Proof(context, selection, made, silent=silent)
+    kept = _carry_out(context, selection, made, proof, silent=silent)
     if made.part == "system":
         messages.append(Message(level="info", code="system-prepared", text="The system is ready for the driver.",
                                 hint=f"sudo keyfit install {made.brand} --part driver"))
         return OperationResult(command=command, outcome=Outcome.DONE, messages=tuple(messages),
                                data={"plan": as_data(made), "verdict": None})
-    verdict = _verify(context, selection, made, silent=silent)
+    verdict = proof.verdict
     data: dict[str, Any] = {"plan": as_data(made), "verdict": verification.as_data(verdict) if verdict else None}
-    outcome = _judge(context, made, verdict, messages)
+    outcome = _judge(made, verdict, messages, kept=kept)
     if outcome is Outcome.DONE and verdict is not None:
         messages += _hand_off(context, selection, made, data, open_page=hand_off, language=language)
     return OperationResult(command=command, outcome=outcome, data=data, messages=tuple(messages))
@@ -177,12 +193,65 @@ def question(made: Plan) -> str:
     return "\n".join(lines)
 
 
-def _carry_out(context: Context, selection: Selection, made: Plan, *, silent: bool) -> None:
-    transaction.carry_out(made, host=context.host, journal=context.journal, fetch=lambda p: _fetch(context, p),
-                          reporter=context.reporter, wait=lambda w: _wait(context, selection, w, silent=silent))
+def _carry_out(context: Context, selection: Selection, made: Plan, proof: _Proof, *, silent: bool) -> bool:
+    """Carry it out, here or by the elevated helper; False if it was taken back because it does not work."""
+    if made.part == "system":
+        prove: Callable[[], bool] = lambda: True  # noqa: E731 - there is nothing to try yet
+    else:
+        prove = proof
+    if not made.steps and not (context.facts.elevated and not context.journal.records(made.brand)):
+        prove()
+        return True
+    kept = True
+
+    def tried() -> bool:
+        nonlocal kept
+        kept = prove() or not made.steps
+        return kept
+
+    if context.facts.elevated:
+        # without steps it is put on record all the same, so that taking another brand back spares it
+        context.require_safe_program()
+        if make_plan(context, selection, made.part).id != made.id:
+            raise outdated(made.brand)
+        with Staging(context.journal.state_dir) as staging:
+            carry_out_here(context, made, fetch=fetch_here(context, staging), prove=tried,
+                           wait=lambda w: _wait(context, selection, w, silent=silent))
+        return kept
+    for payload in filter(None, (steps.payload_of(step.change) for step in made.steps)):
+        _fetch(context, payload)  # before anybody is asked for a password
+    ask_helper(context, install_request(made, selection, offline=context.repository.offline), "install", selection=selection,
+               prove=tried)
+    return kept
 
 
-def _fetch(context: Context, payload: Any) -> Path:
+def carry_out_here(context: Context, made: Plan, *, fetch: Callable[[Payload], Path], wait: Callable[[Wait], None],
+                   prove: Callable[[], bool]) -> None:
+    """The elevated part of an install, the same in the helper and in a process that has the rights already: all steps or none,
+    and none if it does not prove itself.
+
+    Args:
+        fetch: gives the staged file of a payload.
+        prove: called when all steps are done.
+    """
+    transaction.carry_out(made, host=context.host, journal=context.journal, fetch=fetch, reporter=context.reporter, wait=wait)
+    if not prove():
+        transaction.uninstall(made.brand, host=context.host, journal=context.journal, reporter=context.reporter,
+                              latest_only=True)
+
+
+def outdated(brand: str) -> PolicyError:
+    """The error for a plan that was agreed to and is not what signed data and the machine give now."""
+    return PolicyError("plan-outdated", "The plan that was shown is not the one that signed data and this machine give now, so"
+                       " nothing was changed.", hint=f"Look at the new one: keyfit plan {brand}")
+
+
+def fetch_here(context: Context, staging: Staging) -> Callable[[Payload], Path]:
+    """Payloads from the repository into the staging directory, hashed once more on the way; the staged file of each."""
+    return lambda payload: staging.holds(payload) or staging.take(payload, chunks_of(_fetch(context, payload)))
+
+
+def _fetch(context: Context, payload: Payload) -> Path:
     return context.repository.payload(
         payload, lambda done, total: context.reporter.progress(payload.file, done, total))
 
@@ -224,8 +293,8 @@ def current_device(context: Context, selection: Selection) -> Any:
     return None
 
 
-def _judge(context: Context, made: Plan, verdict: Verdict | None, messages: list[Message]) -> Outcome:
-    """Success is that the token answered. What does not answer is taken back; what was pulled out is not."""
+def _judge(made: Plan, verdict: Verdict | None, messages: list[Message], *, kept: bool) -> Outcome:
+    """Success is that the token answered. What does not answer has been taken back; what was pulled out has not."""
     if verdict is None:
         messages.append(Message(level="info", code="not-proven", text="The driver is in place; no token was plugged in"
                                 " to prove that it works.", hint=f"Plug it in and run: keyfit verify {made.brand}"))
@@ -239,9 +308,7 @@ def _judge(context: Context, made: Plan, verdict: Verdict | None, messages: list
                                 " checked. Its driver is in place.",
                                 hint=f"Plug it in and run: keyfit verify {made.brand}"))
         return Outcome.NO_TOKEN
-    if made.steps and not broken.id.startswith("browser"):
-        transaction.uninstall(made.brand, host=context.host, journal=context.journal, reporter=context.reporter,
-                              latest_only=True)
+    if not kept:
         messages.append(Message(level="error", code="taken-back", text="The token did not answer, so everything was put"
                                 " back as it was."))
     return Outcome.FAILED_UNCHANGED
@@ -256,7 +323,8 @@ def _hand_off(context: Context, selection: Selection, made: Plan, data: dict[str
     return [certificates.open_hand_off(context, made.handoff, language)]
 
 
-def _refuse_blocked(blocked: tuple[Blocked, ...]) -> None:
+def refuse_blocked(blocked: tuple[Blocked, ...]) -> None:
+    """Raise what stands in the way of a plan, if anything does."""
     if blocked:
         first = blocked[0]
         texts = " ".join(b.text + "." for b in blocked)

@@ -21,6 +21,7 @@ class Selection(Struct, frozen=True, kw_only=True):
 
     Attributes:
         device: None if the brand was asked for by name and is not plugged in.
+        by_device: `target` is the device's, not the brand's.
         notes: for the plan: what is worth knowing and is the same every time it is made.
         messages: for the result.
     """
@@ -29,6 +30,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     model: Model | None
     device: UsbDevice | None
     target: str
+    by_device: bool = False
     notes: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
 
@@ -90,6 +92,25 @@ def select(context: Context, name: str | None, *, unattended: bool = False) -> S
     if name is not None:
         return _by_name(context, name, plugged, unattended=unattended)
     return _by_device(context, _only_one(plugged))
+
+
+def select_named(context: Context, target: str, name: str, model_name: str, device: UsbDevice | None) -> Selection:
+    """What somebody else has chosen, looked up in signed data: nothing but the choice itself is taken from them.
+
+    Args:
+        target: of the device, if it was found by that; else of the brand.
+        model_name: "" if no device was plugged in.
+
+    Raises:
+        NoTokenError: the signed data has no such brand or model there.
+        NetworkError, TrustError: as for `select`.
+    """
+    offered = choices(context, target)
+    brand = next((b for b in offered.brands if b.brand == name), None) if offered else None
+    model = next((m for m in brand.model if m.name == model_name), None) if brand else None
+    if offered is None or brand is None or (model_name and model is None):
+        raise NoTokenError("no-driver", f"The signed data has no {name} like that.", hint=f"keyfit plan {name}")
+    return _selected(context, offered, brand, model, device, target)
 
 
 def brand_label(brand: Brand) -> str:
@@ -183,7 +204,9 @@ def _selected(context: Context, offered: Choices, brand: Brand, model: Model | N
              " it already",) if brand.brand in offered.staged else ()
     messages = tuple(Message(level="warning", code="allowed-by-policy", text=f"{error.message} It is used because the"
                              " administrator's policy names exactly this version.") for error in lifted)
-    return Selection(brand=brand, model=model, device=device, target=target, notes=notes, messages=messages)
+    facts = context.facts
+    return Selection(brand=brand, model=model, device=device, target=target, notes=notes, messages=messages,
+                     by_device=target != brand_target(brand.brand, facts.system, facts.architecture))
 
 
 def _older_than_installed(context: Context, brand: Brand) -> TrustError | None:

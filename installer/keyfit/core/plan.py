@@ -137,7 +137,7 @@ def finish(plan_draft: Draft, satisfied: Collection[str]) -> Plan:
         device=plan_draft.device.hardware_id if plan_draft.device else "",
         target=plan_draft.target,
         sequence=brand.sequence,
-        host=plan_draft.facts,
+        host=msgspec.structs.replace(plan_draft.facts, elevated=False),  # who asks is nothing about the machine
         steps=steps,
         waits=_waits(plan_draft, steps),
         restart=False,

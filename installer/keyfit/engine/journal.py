@@ -67,7 +67,7 @@ class Record(Struct, frozen=True, kw_only=True):
 
 
 class Journal:
-    """The journal in a state directory, which is made if it is not there.
+    """The journal in a state directory, `state_dir`, which is made if it is not there.
 
     Raises:
         StorageError: the directory cannot be written.
@@ -75,6 +75,7 @@ class Journal:
     """
 
     def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
         self._dir = state_dir
         self._file = state_dir / "journal.sqlite"
         self._connection: sqlite3.Connection | None = None

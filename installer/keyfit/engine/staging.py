@@ -51,8 +51,8 @@ class Staging:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _, handle in self._files.values():
-            os.close(handle)
+        for held in self._files.values():
+            os.close(held[1])
         self._lock.__exit__(None, None, None)
         _remove(self._folder)
 

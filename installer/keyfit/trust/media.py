@@ -96,6 +96,14 @@ class KitRepository:
         """See `ports.Repository`. What is returned is a private copy, hashed while it was made."""
         return self._do(lambda repository: repository.payload(payload, progress))
 
+    def check_not_withdrawn(self, payload: Payload) -> None:
+        """See `ports.Repository`."""
+        self._do(lambda repository: repository.check_not_withdrawn(payload))
+
+    def relay(self, path: str) -> bytes | None:
+        """See `ports.Repository`."""
+        return self._do(lambda repository: repository.relay(path))
+
     def notes(self) -> tuple[Message, ...]:
         """That the kit has expired, if it has, and what is used instead."""
         if self._ways[0].kind == "online":

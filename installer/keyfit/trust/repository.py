@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _BAD_DATA = (NetworkError, TrustError)
+_MAX_RELAYED = 5_000_000
+"""As large as python-tuf takes any metadata (`UpdaterConfig.targets_max_length`)."""
 _MAX_TIMESTAMP = 16_384
 """As large as python-tuf takes one (`UpdaterConfig.timestamp_max_length`)."""
 
@@ -49,6 +51,7 @@ class TufRepository:
         policy: names the withdrawn or older versions that may be used all the same.
         grace_s: how long everything but the root may be expired.
         seed: folder with metadata that this build carries (see `keyfit.trust.seed`).
+        transport: gets the files, instead of one made here.
 
     Raises:
         UserError: an address is neither https, a folder, nor http on this machine.
@@ -57,7 +60,7 @@ class TufRepository:
     def __init__(self, *, urls: Sequence[str], trusted_root: bytes, metadata_dir: Path, cache_dir: Path,
                  kind: Literal["tuf", "media"] = "tuf", clock: Clock | None = None, limits: Limits | None = None,
                  built_at: float = 0.0, policy: Policy | None = None, grace_s: float = 0.0,
-                 seed: Path | None = None) -> None:
+                 seed: Path | None = None, transport: Transport | None = None) -> None:
         if not urls:
             raise UserError("no-repository", "Expected the address of a repository, came none.",
                             hint="Use --repository URL.")
@@ -71,7 +74,7 @@ class TufRepository:
         self._policy = policy or Policy()
         self._grace_s = grace_s
         self._seed = seed
-        self._transport = Transport(self._limits)
+        self._transport = transport or Transport(self._limits)
         self._hasty = Transport(self._limits.hasty())
         self._floors = Floors(metadata_dir, built_at)
         self._current: tuple[str, CheckedAddress] | None = None
@@ -139,13 +142,33 @@ class TufRepository:
         """
         from keyfit.trust.payloads import PayloadStore
 
+        self.check_not_withdrawn(payload)
+        path = quote(payload.path, safe="/~+")
+        urls = [f"{url}payloads/{path}" for url in self._order()] + list(payload.mirrors)
+        return PayloadStore(self._cache_dir, self._transport).fetch(payload, urls, progress)
+
+    def check_not_withdrawn(self, payload: Payload) -> None:
+        """See `ports.Repository`."""
         if payload.sha256 not in self._good_files:
             refusal = self._floors.file_refusal(payload.file, payload.sha256)
             if refusal is not None:
                 raise refusal
-        path = quote(payload.path, safe="/~+")
-        urls = [f"{url}payloads/{path}" for url in self._order()] + list(payload.mirrors)
-        return PayloadStore(self._cache_dir, self._transport).fetch(payload, urls, progress)
+
+    def relay(self, path: str) -> bytes | None:
+        """See `ports.Repository`."""
+        url = next(self._order()) + path
+        hosts = frozenset(host_of(each) for each in self._urls)
+        with self._transport.get(url, seconds=self._limits.metadata_s, allowed_hosts=hosts, may_be_gzip=True) as answer:
+            if answer.status in (403, 404):
+                return None
+            answer.require_data()
+            data = bytearray()
+            for chunk in answer.content():
+                data += chunk
+                if len(data) > _MAX_RELAYED:
+                    raise NetworkError("bad-answer", f"{path} is larger than a file of a repository may be.",
+                                       hint="Tell the publisher of this repository.")
+        return bytes(data)
 
     # -- a manifest ---------------------------------------------------------------------------------------------------
 

@@ -22,4 +22,4 @@ def command(session: Session, /, brand: str, yes: bool, silent: bool, **given: A
     options = session.options
     merge(options, given)
     context = session.compose(options, reporter(options, yes=yes, silent=silent))
-    return emit(maintain.uninstall(context, brand), options)
+    return emit(maintain.uninstall(context, brand, silent=silent), options)
