@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := installer tests bench demo
 
-.PHONY: setup demo test lint test-vm test-frozen bench dist docs clean
+.PHONY: setup demo test lint test-vm test-frozen bench dist deb docs clean
 
 setup: .venv/.stamp
 
@@ -29,13 +29,18 @@ lint: setup
 	for system in linux win32 darwin; do $(BIN)/mypy --platform $$system || exit 1; done
 	$(BIN)/lint-imports
 
-test-vm: dist
+test-vm: deb
 	bash tests/vm/install-packages.sh
 	$(BIN)/pytest -q tests/vm
 
 dist: setup catalogs
 	bash packaging/dist-needs.sh
 	$(BIN)/pyinstaller --noconfirm --log-level WARN --distpath dist --workpath build/pyinstaller build.spec
+	$(BIN)/python packaging/searchpaths.py dist/keyfit
+	$(BIN)/python packaging/bundle.py dist/keyfit
+
+deb: dist
+	$(BIN)/python packaging/linux/deb.py
 
 test-frozen: dist
 	KEYFIT_PROGRAM=$(CURDIR)/dist/keyfit/keyfit $(BIN)/pytest -q tests/flow/test_first_commands.py
