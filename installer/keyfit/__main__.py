@@ -23,10 +23,10 @@ def main() -> None:
         from keyfit.token.child import main as child_main
 
         sys.exit(child_main(arguments[1:]))
-    from keyfit.composition import compose, options_from_environment
+    from keyfit.composition import compose, open_log, options_from_environment
     from keyfit.ui.cli import run
 
-    sys.exit(run(arguments, options_from_environment(), compose))
+    sys.exit(run(arguments, options_from_environment(), compose, open_log))
 
 
 def _import_msgspec() -> None:

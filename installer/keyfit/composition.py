@@ -14,7 +14,7 @@ from keyfit.errors import BugError, HostError, StorageError, UserError
 from keyfit.model.catalog import Catalog
 from keyfit.model.policy import Policy
 from keyfit.model.result import OperationResult
-from keyfit.ports import EventLog, Host, NullLog, Reporter, Repository, TokenReader, UsbBus
+from keyfit.ports import EventLog, Host, NullLog, Reporter, Repository, RunLog, TokenReader, UsbBus
 from keyfit.token import CHILD_COMMAND
 from keyfit.ui.options import Options
 
@@ -63,6 +63,17 @@ def compose(options: Options, reporter: Reporter, log: EventLog | None = None) -
         begin_check=lambda: begin_check(options, root),
         log=log,
     )
+
+
+def open_log(options: Options, command: str) -> RunLog:
+    """The log of a command that changes something; what programs said is kept with --verbose.
+
+    Raises:
+        UserError: there is no such tree.
+    """
+    from keyfit.platforms import event_log
+
+    return event_log(_root(options), command, traffic=options.verbose)
 
 
 class SystemClock:

@@ -261,8 +261,23 @@ class EventLog(Protocol):
         """
 
 
+class RunLog(EventLog, Protocol):
+    """A log that says where it lies.
+
+    Attributes:
+        where: for people; "" for nowhere.
+        problem: why something could not be written; "" if all was.
+    """
+
+    where: str
+    problem: str
+
+
 class NullLog:
     """For commands that change nothing."""
+
+    where = ""
+    problem = ""
 
     def event(self, level: LogLevel, name: str, **fields: object) -> None:
         """Forget it."""

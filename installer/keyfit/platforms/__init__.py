@@ -8,7 +8,7 @@ from keyfit.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from keyfit.model.policy import Policy
-    from keyfit.ports import EventLog, Host, UsbBus
+    from keyfit.ports import EventLog, Host, RunLog, UsbBus
 
 
 def usb_bus() -> "UsbBus":
@@ -36,7 +36,7 @@ def host(root: str, log: "EventLog | None" = None) -> "Host":
                            hint="Use the driver disk or page that came with the token.")
 
 
-def event_log(root: str, command: str, *, traffic: bool) -> "EventLog":
+def event_log(root: str, command: str, *, traffic: bool) -> "RunLog":
     """The log of a command on the machine below `root`; none where Keyfit cannot change a system yet.
 
     Args:

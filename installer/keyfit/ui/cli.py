@@ -1,18 +1,16 @@
 """The command line: `keyfit`. Commands are imported when they are called, so that each starts as fast as it can."""
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from keyfit import __version__
-from keyfit.app.context import Context
 from keyfit.commandgroup import LazyGroup
 from keyfit.errors import KeyfitError, Outcome
 from keyfit.model.result import Message, OperationResult
-from keyfit.ports import Reporter
 from keyfit.ui.options import Options, common, merge
-from keyfit.ui.output import emit, failure
+from keyfit.ui.output import emit, exit_code, failure
+from keyfit.ui.session import Compose, OpenLog, Session
 
 COMMANDS = {
     "devices": "the tokens plugged in, what they need and whether it is there",
@@ -28,17 +26,7 @@ COMMANDS = {
     "recover": "finish or take back an interrupted change",
 }
 """Command -> one line for the list. Each lies in `keyfit.ui.commands.<name>` as `command`."""
-
-Compose = Callable[[Options, Reporter], Context]
-
-
-class Session:
-    """What the commands share: the options, and how to make the ports from them."""
-
-    def __init__(self, options: Options, compose: Compose) -> None:
-        self.options = options
-        self.compose = compose
-        self.command = "keyfit"
+__all__ = ["COMMANDS", "Session", "cli", "run"]
 
 
 @click.group(cls=LazyGroup, table=COMMANDS, package="keyfit.ui.commands",
@@ -54,40 +42,47 @@ def cli(session: Session, /, **given: Any) -> None:
     merge(session.options, given)
 
 
-def run(arguments: list[str], options: Options, compose: Compose) -> int:
+def run(arguments: list[str], options: Options, compose: Compose, open_log: OpenLog | None = None) -> int:
     """Run one command and return its exit code. The only place where errors become text."""
-    session = Session(options, compose)
+    session = Session(options, compose, open_log)
     options.json = "--json" in arguments
     command = next((a for a in arguments if a in COMMANDS), "keyfit")
     try:
         code = cli.main(arguments, prog_name="keyfit", standalone_mode=False, obj=session)
         return code if isinstance(code, int) else 0
     except KeyfitError as error:
-        return emit(failure(command, error, options.lang), options)
+        if error.outcome is Outcome.INTERNAL:
+            session.crashed(command, error)
+        return _finish(session, failure(command, error, options.lang))
     except click.exceptions.Abort:
-        return emit(_ended(command, Outcome.CANCELLED, "cancelled", "Cancelled; nothing was changed."), options)
+        return _finish(session, _ended(command, Outcome.CANCELLED, "cancelled", "Cancelled; nothing was changed."))
     except KeyboardInterrupt:
-        return emit(_ended(command, Outcome.CANCELLED, "cancelled", "Cancelled."), options)
+        return _finish(session, _ended(command, Outcome.CANCELLED, "cancelled", "Cancelled."))
     except click.ClickException as error:
         hint = f"See `{error.ctx.command_path} --help`." if isinstance(error, click.UsageError) and error.ctx else ""
-        return emit(_ended(command, Outcome.USAGE, "usage", error.format_message(), hint), options)
+        return _finish(session, _ended(command, Outcome.USAGE, "usage", error.format_message(), hint))
     except BrokenPipeError:
         return 0
     except Exception as error:  # noqa: BLE001 - the one place where a fault of our own becomes a message
-        return emit(_bug(command, error, verbose=options.verbose or "--verbose" in arguments), options)
+        return _finish(session, _bug(session, command, error, verbose=options.verbose or "--verbose" in arguments))
 
 
-def _bug(command: str, error: Exception, *, verbose: bool) -> OperationResult:
+def _finish(session: Session, result: OperationResult) -> int:
+    return emit(session.ended(result, exit_code(result.outcome)), session.options)
+
+
+def _bug(session: Session, command: str, error: Exception, *, verbose: bool) -> OperationResult:
     """A fault of Keyfit's own, without what it was working on: that may hold names of the user's."""
-    import traceback
+    from keyfit.ui.crash import frames
 
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{type(error).__name__} in {frame.name}, {frame.filename.rsplit('/keyfit/', 1)[-1]}:{frame.lineno}"
+    report = session.crashed(command, error)
+    lines = frames(error)
+    where = " ".join(line.strip() for line in lines[:2])
+    there = f" and what {report} says of it" if report else ""
     messages = [Message(level="error", code="internal", text=f"Keyfit made a mistake: {where}.",
-                        hint="Please report this line. If a change was under way: sudo keyfit recover")]
+                        hint=f"Please report this line{there}. If a change was under way: sudo keyfit recover")]
     if verbose:
-        messages += [Message(level="error", code="traceback", text=line.rstrip())
-                     for line in traceback.format_exception(error)]
+        messages += [Message(level="error", code="traceback", text=line) for line in lines]
     return OperationResult(command=command, outcome=Outcome.INTERNAL, messages=tuple(messages))
 
 

@@ -10,6 +10,7 @@ import msgspec
 from keyfit.errors import EXIT_CODES, DataError, KeyfitError, Outcome, WithdrawnError
 from keyfit.model.result import Message, OperationResult
 from keyfit.ui.options import Options
+from keyfit.ui.session import Session
 
 MAX_REASON = 400
 """As long as a text of brand data may be (`model.catalog.Text`)."""
@@ -24,6 +25,9 @@ def exit_code(outcome: Outcome) -> int:
 def emit(result: OperationResult, options: Options, text: Callable[[OperationResult], str] | None = None) -> int:
     """Print a result and return its exit code. Errors go to stderr, everything else to stdout."""
     code = exit_code(result.outcome)
+    context = click.get_current_context(silent=True)
+    if context is not None and isinstance(context.obj, Session):
+        result = context.obj.ended(result, code)
     if options.json:
         click.echo(msgspec.json.encode(envelope(result)).decode())
         return code

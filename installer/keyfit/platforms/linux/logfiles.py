@@ -38,7 +38,7 @@ class FileLog:
 
     Args:
         open_directory: gives a descriptor of the directory; called at the first event.
-        where: path of the file, for people.
+        where: path of the file, for people and for reports of theirs: without the user's name.
         command: the command that is running.
         redact: takes what is private out of a text.
         traffic: also keep what programs said.
@@ -174,9 +174,10 @@ def event_log(root: str, command: str, *, traffic: bool) -> FileLog:
     redact = redactor(private_values())
     if places.is_elevated() or root != "/":
         where = root.rstrip("/") + places.LOG_DIR
-        return FileLog(lambda: machine_directory(root), f"{where}/{NAME}", command=command, redact=redact, traffic=traffic)
+        return FileLog(lambda: machine_directory(root), redact(f"{where}/{NAME}"), command=command, redact=redact,
+                       traffic=traffic)
     folder = places.user_log_dir()
-    return FileLog(lambda: user_directory(folder), f"{folder}/{NAME}", command=command, redact=redact, traffic=traffic)
+    return FileLog(lambda: user_directory(folder), redact(f"{folder}/{NAME}"), command=command, redact=redact, traffic=traffic)
 
 
 def machine_directory(root: str) -> int:
