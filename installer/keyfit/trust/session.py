@@ -13,6 +13,7 @@ from urllib3.exceptions import ProxyError
 from urllib3.util import make_headers
 
 from keyfit import __version__
+from keyfit.core.secret import Secret
 from keyfit.trust.addresses import host_of, is_loopback
 
 _HEADERS = {"User-Agent": f"keyfit/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -23,7 +24,7 @@ class Session:
     else (security F1): no list of roots is brought along, and no setting or variable turns the check off."""
 
     def __init__(self) -> None:
-        self._managers: dict[tuple[str, str], PoolManager] = {}
+        self._managers: dict[tuple[str, Secret], PoolManager] = {}
 
     def get(self, url: str, headers: Mapping[str, str], *, connect_s: float, silence_s: float) -> BaseHTTPResponse:
         """The answer to one request, its body not yet read.
@@ -42,14 +43,17 @@ class Session:
         return self._managers[scheme, proxy]
 
 
-def proxy_for(url: str) -> str:
-    """The system's proxy for an address: *_proxy and no_proxy, the Windows registry, the macOS settings. "" for none."""
+def proxy_for(url: str) -> Secret:
+    """The system's proxy for an address: *_proxy and no_proxy, the Windows registry, the macOS settings. "" for none.
+
+    A secret, because it may hold a user and a password (security F3).
+    """
     host = host_of(url)
     if is_loopback(host) or _is_excepted(host) or proxy_bypass(host):
-        return ""
+        return Secret("")
     proxies = getproxies()
     proxy = proxies.get(urlsplit(url).scheme) or proxies.get("all") or ""
-    return proxy if "://" in proxy or not proxy else "http://" + proxy
+    return Secret(proxy if "://" in proxy or not proxy else "http://" + proxy)
 
 
 def _is_excepted(host: str) -> bool:
@@ -67,14 +71,15 @@ def _is_excepted(host: str) -> bool:
     return False
 
 
-def _new_manager(scheme: str, proxy: str) -> PoolManager:
+def _new_manager(scheme: str, proxy: Secret) -> PoolManager:
     context = _system_context() if scheme == "https" else None
     if not proxy:
         return PoolManager(ssl_context=context)
     try:
-        parts = urlsplit(proxy)
+        parts = urlsplit(proxy.reveal())
+        address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
-        return ProxyManager(proxy, ssl_context=context, proxy_headers=make_headers(proxy_basic_auth=login),
+        return ProxyManager(address, ssl_context=context, proxy_headers=make_headers(proxy_basic_auth=login),
                             proxy_ssl_context=_system_context() if parts.scheme == "https" else None)
     except ValueError as error:  # a kind that urllib3 does not know, or no address
         raise ProxyError("unusable address", error) from error
