@@ -14,12 +14,15 @@ from keyfit.errors import BugError, HostError, StorageError, UserError
 from keyfit.model.catalog import Catalog
 from keyfit.model.policy import Policy
 from keyfit.model.result import OperationResult
+from keyfit.model.usb import UsbDevice
 from keyfit.ports import EventLog, Host, NullLog, Reporter, Repository, RunLog, TokenReader, UsbBus
 from keyfit.token import CHILD_COMMAND
 from keyfit.ui.options import Options
 
 if TYPE_CHECKING:
+    from keyfit.engine.helper.frames import Channel
     from keyfit.engine.journal import Journal
+    from keyfit.trust.transport import Transport
 
 DATA = Path(places.DATA)
 """Beside the code: the shipped catalog; in a release build also the trusted roots of repositories (root.json) and of offline
@@ -43,7 +46,7 @@ def options_from_environment() -> Options:
 
 def compose(options: Options, reporter: Reporter, log: EventLog | None = None) -> Context:
     """Make the ports from the options; the slow ones when first used. `log` is that of a command that changes something."""
-    from keyfit.platforms import browser_opener, host, policy, usb_bus
+    from keyfit.platforms import browser_opener, elevator, host, policy, require_safe_program, usb_bus
 
     root = _root(options)
     log = log or NullLog()
@@ -60,6 +63,8 @@ def compose(options: Options, reporter: Reporter, log: EventLog | None = None) -
         clock=SystemClock(),
         reporter=reporter,
         load_policy=load_policy,
+        elevator=elevator() if root == "/" else None,
+        require_safe_program=require_safe_program if root == "/" else lambda: None,
         begin_check=lambda: begin_check(options, root),
         log=log,
     )
@@ -74,6 +79,55 @@ def open_log(options: Options, command: str) -> RunLog:
     from keyfit.platforms import event_log
 
     return event_log(_root(options), command, traffic=options.verbose)
+
+
+def compose_elevated(channel: "Channel", source: Literal["repository", "kit"], machine: Host, log: EventLog,
+                     options: Options | None = None) -> Context:
+    """The ports of the elevated helper: everything of its own and of the administrator's, nothing of the caller's but the bytes
+    that come over the channel (security A3, C3, D6).
+
+    Args:
+        options: places for the rehearsal in another tree; the helper itself gives none.
+    """
+    from keyfit.app.helper import ChannelReporter, ask_for_file
+    from keyfit.platforms import policy
+
+    options, ask = options or Options(), ask_for_file(channel)
+    root = _root(options)
+    load_policy = cache(lambda: policy(root))
+    return Context(
+        bus=_NoBus(), host=machine, open_tokens=lambda: open_tokens(options, machine),
+        load_catalog=lambda: load_catalog(machine),
+        open_repository=lambda: _open_relayed(ask, source, load_policy(), options),
+        open_journal=lambda: open_journal(options, root), open_page=lambda page: False, clock=SystemClock(),
+        reporter=ChannelReporter(channel), load_policy=load_policy, log=log)
+
+
+def _open_relayed(ask: Callable[[str], bytes | None], source: Literal["repository", "kit"], policy: Policy,
+                  options: Options) -> Repository:
+    """The signed data that the caller hands over, checked from the root that this build carries."""
+    from keyfit.trust.limits import Limits
+    from keyfit.trust.media import KitRepository
+    from keyfit.trust.relay import ADDRESS, RelayTransport
+
+    def opened(kind: Literal["tuf", "media"], trusted: Path, grace_s: float) -> Repository:
+        return _open(options, _root(options), policy, (ADDRESS,), kind, options.trust_root or trusted, grace_s,
+                     RelayTransport(Limits(), ask))
+
+    if source == "repository":
+        return opened("tuf", DATA / "root.json", 0.0)
+    return KitRepository(open_kit=lambda grace_s: opened("media", DATA / "media.json", grace_s), open_online=None,
+                         grace_days=policy.offline_kit_grace_days)
+
+
+class _NoBus:
+    """The helper looks at no device: which one is meant it is told, and what the answer is worth it checks otherwise."""
+
+    def devices(self) -> tuple[UsbDevice, ...]:
+        return ()
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        return False
 
 
 class SystemClock:
@@ -139,7 +193,7 @@ def _open_online(options: Options, root: str, policy: Policy, urls: tuple[str, .
 
 
 def _open(options: Options, root: str, policy: Policy, urls: tuple[str, ...], kind: Literal["tuf", "media"],
-          trusted: Path, grace_s: float = 0.0) -> Repository:
+          trusted: Path, grace_s: float = 0.0, transport: "Transport | None" = None) -> Repository:
     from keyfit.trust.repository import TufRepository
 
     try:
@@ -150,7 +204,7 @@ def _open(options: Options, root: str, policy: Policy, urls: tuple[str, ...], ki
                         hint=f"Give the {what}'s root metadata with --trust-root FILE.") from error
     return TufRepository(urls=tuple(_as_url(u) for u in urls), trusted_root=trusted_root,
                          metadata_dir=_metadata_dir(options, root), cache_dir=_cache_dir(options, root) / "payloads",
-                         kind=kind, built_at=_built_at(), policy=policy, grace_s=grace_s,
+                         kind=kind, built_at=_built_at(), policy=policy, grace_s=grace_s, transport=transport,
                          seed=DATA / "seed" if kind == "tuf" and trusted == DATA / "root.json" else None)
 
 

@@ -6,6 +6,7 @@ shown (security A3, C3, J1).
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -50,6 +51,7 @@ MAX_FILE_BYTES = 5_000_000
 PROOF_PATIENCE_S = 1_200.0
 """How long the caller may take to see whether the token answers: longer than it waits for a person to plug it in."""
 HANDS_PATIENCE_S = 900.0
+REQUEST_PATIENCE_S = 60.0
 
 
 def receive_request(channel: Channel, verb: Verb, brand: str) -> Request:
@@ -61,41 +63,45 @@ def receive_request(channel: Channel, verb: Verb, brand: str) -> Request:
     """
     kinds: dict[Verb, type[Install | Uninstall | Repair | Recover]] = {
         "install": Install, "uninstall": Uninstall, "repair": Repair, "recover": Recover}
-    request: Request = channel.receive(kinds[verb])
+    request: Request = channel.receive(kinds[verb], patience_s=REQUEST_PATIENCE_S)
     named = request.brand if not isinstance(request, Recover) else ""
     if (named or "") != brand:
         raise BadFrame("the request is for another brand than the one that was agreed to")
     return request
 
 
-def serve(request: Request, context: Context, channel: Channel, state_dir: Path) -> None:
+def serve(request: Request, context: Context, channel: Channel) -> None:
     """Do what is asked and say how it ended."""
     try:
-        channel.send(_carried_out(request, context, channel, state_dir))
-    except ChannelClosed:
-        pass  # nobody is left to be told; what was done is done, or has been taken back
+        done = _carried_out(request, context, channel)
     except KeyfitError as error:
-        _say_failed(channel, error)
+        context.log.event("error", "run-ended", outcome=error.outcome.value, errors=[f"{error.code}: {error.message}"])
+        say_failed(channel, error)
+        return
     except KeyboardInterrupt:
-        _say_failed(channel, UserError("cancelled", "Cancelled.", outcome=Outcome.CANCELLED))
+        context.log.event("error", "run-ended", outcome=Outcome.CANCELLED.value)
+        say_failed(channel, UserError("cancelled", "Cancelled.", outcome=Outcome.CANCELLED))
+        return
+    context.log.event("info", "run-ended", outcome=done.outcome.value)
+    with suppress(ChannelClosed):  # nobody is left to be told
+        channel.send(done)
 
 
-def _say_failed(channel: Channel, error: KeyfitError) -> None:
+def say_failed(channel: Channel, error: KeyfitError) -> None:
+    """The last word of a helper that could not do it."""
     reason = error.reason if isinstance(error, WithdrawnError) else {}
-    try:
+    with suppress(ChannelClosed):
         channel.send(Failed(outcome=error.outcome, code=error.code, message=error.message, hint=error.hint, reason=reason))
-    except ChannelClosed:
-        pass
 
 
-def _carried_out(request: Request, context: Context, channel: Channel, state_dir: Path) -> Done:
+def _carried_out(request: Request, context: Context, channel: Channel) -> Done:
     match request:
         case Install():
-            return _install(request, context, channel, state_dir)
+            return _install(request, context, channel)
         case Uninstall():
             return _done(maintain.uninstall_here(context, request.brand))
         case Repair():
-            with Staging(state_dir) as staging:
+            with Staging(context.journal.state_dir) as staging:
                 return _done(maintain.repair_here(context, request.brand, _fetch(context, channel, staging)))
         case Recover():
             return _done(maintain.recover_here(context))
@@ -108,7 +114,7 @@ def _done(result: OperationResult) -> Done:
                 changed=tuple(result.data.get("repaired", result.data.get("recovered", ()))))
 
 
-def _install(request: Install, context: Context, channel: Channel, state_dir: Path) -> Done:
+def _install(request: Install, context: Context, channel: Channel) -> Done:
     if context.journal.open_transactions():
         context.reporter.stage("Taking back an interrupted change")
         transaction.recover(host=context.host, journal=context.journal, reporter=context.reporter)
@@ -117,7 +123,7 @@ def _install(request: Install, context: Context, channel: Channel, state_dir: Pa
     if made.id != request.plan or made.sequence != request.sequence:
         raise outdated(request.brand)
     refuse_blocked(made.blocked)
-    with Staging(state_dir) as staging:
+    with Staging(context.journal.state_dir) as staging:
         carry_out_here(context, made, fetch=_fetch(context, channel, staging), wait=lambda wait: _wait(channel, wait),
                        prove=lambda: _prove(channel))
     return Done(outcome=Outcome.DONE)

@@ -8,7 +8,7 @@ from keyfit.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from keyfit.model.policy import Policy
-    from keyfit.ports import EventLog, Host, RunLog, UsbBus
+    from keyfit.ports import Elevator, EventLog, Host, RunLog, UsbBus
 
 
 def usb_bus() -> "UsbBus":
@@ -73,3 +73,27 @@ def browser_opener() -> Callable[[str], bool]:
 
         return open_page
     return lambda page: False
+
+
+def elevator() -> "Elevator | None":
+    """Starts the elevated helper; None where it is not installed, as in a checkout."""
+    if sys.platform == "linux" and getattr(sys, "frozen", False):
+        from pathlib import Path
+
+        from keyfit.platforms.linux.elevator import PkexecElevator, installed_helper
+
+        helper = installed_helper(Path(sys.executable))
+        return PkexecElevator(helper) if helper is not None else None
+    return None
+
+
+def require_safe_program() -> None:
+    """See that nobody but the administrator can have put this program where it is, if it is one of a release.
+
+    Raises:
+        ElevationError: somebody else can.
+    """
+    if sys.platform == "linux" and getattr(sys, "frozen", False):
+        from keyfit.platforms.linux.isolation import program_folder, require_admins_place
+
+        require_admins_place(program_folder())

@@ -75,12 +75,13 @@ def require_admins_place(folder: Path) -> None:
 
 
 def whose(path: Path) -> str:
-    """Why `path` cannot be relied on: somebody else than root may change it or what leads to it; "" if nobody may."""
+    """Why `path` cannot be relied on: somebody else than root may change it or what leads to it; "" if nobody may. On the way
+    may lie a directory where everybody writes but only owners remove (sticky, as /tmp)."""
     for place in (path, *path.parents):
         status = place.lstat()
         if status.st_uid != 0:
             return f"{place} belongs to user {status.st_uid}"
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and (place == path or not status.st_mode & stat.S_ISVTX):
             return f"others may write to {place}"
     return ""
 

@@ -33,6 +33,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "ldd": ("/usr/bin/ldd",),
     "xdg-open": ("/usr/bin/xdg-open",),
     "nsenter": ("/usr/bin/nsenter",),
+    "pkexec": ("/usr/bin/pkexec",),
 }
 """Name -> where it lies, by the packages of Debian and Fedora that bring it."""
 CLEAN_ENVIRONMENT = {

@@ -1,0 +1,80 @@
+"""Starts the elevated helper by pkexec: polkit asks an administrator, with the action of the verb (packaging/linux).
+
+Sources: pkexec(1), polkit(8).
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from keyfit.errors import ElevationError
+from keyfit.platforms.linux import programs
+from keyfit.platforms.linux.isolation import whose
+
+HELPER = "keyfit-helper"
+"""Beside `keyfit` in the folder of the installed program."""
+PASSED_ON = ("TERM", "LANG", "LANGUAGE", "LC_ALL", "LC_MESSAGES")
+"""What the question for the password is written with. pkexec gives the helper an environment of its own making."""
+
+
+class _Helper:
+    """A running helper: `ports.Elevated`."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+        if process.stdin is None or process.stdout is None:
+            raise ElevationError("helper-failed", "The elevated helper has no pipes.")
+        self._in, self._out = process.stdout, process.stdin
+        self.incoming, self.outgoing = process.stdout.fileno(), process.stdin.fileno()
+
+    def hang_up(self) -> None:
+        """See `ports.Elevated`."""
+        self._out.close()
+
+    def wait(self) -> int:
+        """See `ports.Elevated`."""
+        if not self._out.closed:
+            self._out.close()
+        code = self._process.wait()
+        self._in.close()
+        return code
+
+
+def start(command: list[str]) -> _Helper:
+    """Start a program that speaks the helper's protocol."""
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    environment |= {"PATH": programs.CLEAN_ENVIRONMENT["PATH"], "SHELL": "/bin/sh"}  # pkexec wants one of /etc/shells
+    try:
+        return _Helper(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment,
+                                        cwd="/"))
+    except OSError as error:
+        raise ElevationError("helper-failed", f"{command[0]} could not be started: {error.strerror}.",
+                             hint="Run the command as administrator.") from error
+
+
+class PkexecElevator:
+    """`ports.Elevator` by pkexec.
+
+    Args:
+        helper: the helper's program, in a place that nobody but the administrator can write.
+    """
+
+    def __init__(self, helper: Path) -> None:
+        self._helper = helper
+
+    def start(self, verb: str, brand: str) -> _Helper:
+        """See `ports.Elevator`."""
+        pkexec = programs.find("pkexec")
+        if pkexec is None:
+            raise ElevationError("no-pkexec", "Administrator rights are needed, and pkexec, which asks for them, is not"
+                                 " installed.", hint=f"sudo keyfit {verb} {brand}".rstrip())
+        return start([pkexec, str(self._helper), verb, *([brand] if brand else [])])
+
+
+def installed_helper(program: Path) -> Path | None:
+    """The helper beside this program, if it is one that an administrator has installed."""
+    helper = program.with_name(HELPER)
+    try:
+        return helper if helper.is_file() and not whose(helper.resolve()) else None
+    except OSError:
+        return None
