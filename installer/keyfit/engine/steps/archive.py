@@ -1,27 +1,23 @@
-"""An archive of ours, unpacked below /opt/keyfit: exactly the listed files, or nothing.
+"""An archive of ours, unpacked below /opt/keyfit/brands: exactly the listed files, or nothing.
 
-Our own policy, because the standard library's extractors repair hostile names instead of refusing them (security H3): absolute
-names, "..", backslashes, colons, control characters, links, devices, set-id bits, duplicates, names that differ in case only,
-names that are not on the signed list, and listed ones that are missing - each refuses the whole archive.
+What an archive may hold is the matter of `engine.archives`; here is where its files go. They are written into a new folder
+beside the place, through directory handles, and renamed; taken away are only files whose content is the one that was written.
 """
 
-import hashlib
-import shutil
-import tarfile
-import zipfile
+import errno
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
+from keyfit.engine import archives, trees
 from keyfit.engine.steps.base import Detected, Fetch, State
 from keyfit.errors import HostError, TrustError
 from keyfit.model.plan import Archive
 from keyfit.ports import Host
+from keyfit.privatefiles import storage_error
 
-MAX_FILES = 512
-MAX_TOTAL_BYTES = 500_000_000
-MAX_RATIO = 200
-"""Limits on what an archive may unpack to: driver packages hold tens of files, hundreds of megabytes at most, and compress by
-less than 20."""
 COMPONENT_PREFIX = "/opt/keyfit/brands/"
 
 
@@ -32,177 +28,168 @@ class Kind:
         """Satisfied if every listed file is there. Whose they are is in the journal."""
         there = [name for name in change.files if host.exists(f"{change.prefix}/{name}")]
         return Detected(satisfied=len(there) == len(change.files) > 0,
-                        before={"existed": host.exists(change.prefix), "made": list(host.missing_directories(change.prefix))})
+                        before={"existed": host.exists(change.prefix), "present": there,
+                                "made": list(host.missing_directories(change.prefix))})
 
     def expect(self, change: Archive, host: Host, before: State, fetch: Fetch) -> State:
-        """Nothing is known yet."""
-        return {}
+        """The hashes of the files, from reading the whole archive through once."""
+        _check_prefix(change)
+        with _opened(change, fetch) as file:
+            return {"hashes": archives.check(file, change.files)}
 
     def apply(self, change: Archive, host: Host, before: State, fetch: Fetch) -> State:
-        """Unpack beside the place, then rename: the folder is there whole or not at all."""
-        if before["existed"]:
-            raise HostError("folder-exists", f"{change.prefix} is there already, but not as the signed data has it.",
-                            hint="Move it away and run this again.")
-        place = host.real_path(change.prefix)
-        if not change.prefix.startswith(COMPONENT_PREFIX):
-            raise HostError("prefix-refused", f"Archives are unpacked below {COMPONENT_PREFIX} only, not {change.prefix}.")
-        beside = place.with_name(f".{place.name}.keyfit")
-        _remove_tree(beside)
-        beside.mkdir(mode=0o755, parents=True)
+        """Unpack beside the place, then rename: the folder is there whole or not at all. In a folder of ours from which files
+        are missing, they are put back one by one."""
+        _check_prefix(change)
+        if before["existed"] and not before["present"]:
+            raise _exists(change.prefix)
+        place = _place(change, host)
         try:
-            hashes = _unpack(fetch(change.payload), beside, change)
-            beside.rename(place)
+            with trees.opened(place.parent, make=True) as parent, _opened(change, fetch) as file:
+                if parent is None:
+                    raise HostError("cannot-write", f"{place.parent} is gone while it is written to.", hint="Run this again.")
+                return {"hashes": _put(change, parent, file, complete=before["existed"])}
         except OSError as error:
-            raise HostError("cannot-write", f"{change.prefix} cannot be written: {error.strerror}.") from error
-        finally:
-            _remove_tree(beside)
-        return {"hashes": hashes}
+            raise storage_error(error, Path(change.prefix), "write") from error
 
     def undo(self, change: Archive, host: Host, before: State, after: State) -> str:
         """Delete the files that are still ours; others, and changed ones, stay."""
-        if before["existed"]:
-            return ""
-        place = host.real_path(change.prefix)
-        _remove_tree(place.with_name(f".{place.name}.keyfit"))
-        hashes = after.get("hashes")
-        kept = []
-        for path in sorted(place.rglob("*"), reverse=True) if place.is_dir() else ():
-            name = path.relative_to(place).as_posix()
-            if path.is_dir() and not path.is_symlink():
-                _remove_directory(path)
-            elif hashes is None or (name in hashes and not path.is_symlink() and _hash(path) == hashes[name]):
-                path.unlink()
-            else:
-                kept.append(name)
-        _remove_directory(place)
-        host.remove_empty_directories(change.prefix, before["made"])
+        present = before.get("present", change.files) if before["existed"] else ()
+        mine = {name: digest for name, digest in after.get("hashes", {}).items() if name not in present}
+        place = _place(change, host)
+        try:
+            with trees.opened(place.parent) as parent:
+                kept = _take_away(change, parent, mine, existed=before["existed"]) if parent is not None else []
+        except OSError as error:
+            raise storage_error(error, Path(change.prefix), "remove") from error
+        if not before["existed"]:
+            host.remove_empty_directories(change.prefix, before["made"])
         return f"{', '.join(kept)} in {change.prefix} stayed, because somebody else put or changed it" if kept else ""
 
 
-def members(path: Path) -> Iterator[tuple[str, int, int, str]]:
-    """(name, size in bytes, mode, kind) of each member as it stands; kind is "file", "directory" or "other".
+def _check_prefix(change: Archive) -> None:
+    inner = change.prefix.removeprefix(COMPONENT_PREFIX)
+    if inner == change.prefix or archives.name_problem(inner) or any(archives.name_problem(name) for name in change.files):
+        raise HostError("prefix-refused", f"Archives are unpacked below {COMPONENT_PREFIX} only, not {change.prefix}.")
 
-    Raises:
-        TrustError: it is no archive of a known form.
-    """
+
+def _place(change: Archive, host: Host) -> Path:
+    """Where the folder lies; a link in its last part is not followed."""
+    pure = PurePosixPath(change.prefix)
+    return host.real_path(str(pure.parent)) / pure.name
+
+
+@contextmanager
+def _opened(change: Archive, fetch: Fetch) -> Iterator[BinaryIO]:
+    """The archive; a refusal of it becomes an error for people."""
+    with fetch(change.payload).open("rb") as file:
+        try:
+            yield file
+        except archives.Refused as error:
+            raise TrustError("archive-refused", f"{change.payload.file} is refused: {error}.",
+                             hint="Nothing of it was installed. Tell the publisher of the repository.") from error
+
+
+def _put(change: Archive, parent: int, file: BinaryIO, *, complete: bool) -> dict[str, str]:
+    """Unpack into a new folder in `parent` and move that, or what is missing from the old one, into its place."""
+    name = PurePosixPath(change.prefix).name
+    beside = _beside(name)
+    _clear(change, parent, beside)
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                for info in archive.infolist():
-                    mode = info.external_attr >> 16
-                    special = mode & 0o170000 not in (0, 0o100000, 0o040000)
-                    kind = "other" if special else "directory" if info.is_dir() else "file"
-                    yield info.orig_filename, info.file_size, mode & 0o7777, kind
-        else:
-            with tarfile.open(path, "r:*") as archive:
-                for member in archive:
-                    kind = "file" if member.isreg() else "directory" if member.isdir() else "other"
-                    yield member.name, member.size, member.mode, kind
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
-        raise _refused(path.name, f"it cannot be read: {error}") from error
-
-
-def check(path: Path, files: tuple[str, ...]) -> None:
-    """Hold the archive against the policy and the signed list.
-
-    Raises:
-        TrustError: code "archive-refused".
-    """
-    seen: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    total = 0
-    for count, (name, size, mode, kind) in enumerate(members(path)):
-        problem = name_problem(name) or (f"{name!r} is neither a file nor a folder" if kind == "other" else "")
-        if not problem and mode & 0o6000:
-            problem = f"{name!r} has set-id bits"
-        if not problem:
-            problem = _clash(name.rstrip("/"), kind, seen, folders)
-        total += size
-        if not problem and (count >= MAX_FILES * 2 or total > MAX_TOTAL_BYTES
-                            or total > max(path.stat().st_size, 10_000) * MAX_RATIO):
-            problem = "it would unpack to more than is allowed"
-        if problem:
-            raise _refused(path.name, problem)
-        if kind == "file":
-            seen[name.lower()] = name
-    if set(seen.values()) != set(files):
-        odd = sorted(set(seen.values()) ^ set(files))[:5]
-        raise _refused(path.name, f"its files are not those on the signed list: {', '.join(odd)}")
-
-
-def _clash(name: str, kind: str, files: dict[str, str], folders: dict[str, str]) -> str:
-    """Why a name cannot stand beside those before it; remembers the folders that it names."""
-    if name.lower() in files or (kind == "file" and name.lower() in folders):
-        return f"{name!r} is there twice"
-    path = PurePosixPath(name)
-    for folder in (str(p) for p in ((path,) if kind == "directory" else ()) + tuple(path.parents)[:-1]):
-        if folders.setdefault(folder.lower(), folder) != folder or folder.lower() in files:
-            return f"{folder!r} is there twice, in another spelling"
-    return ""
-
-
-RESERVED = {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))}
-"""Names that Windows keeps for devices (learn.microsoft.com, Naming Files, Paths, and Namespaces)."""
-
-
-def name_problem(name: str) -> str:
-    """Why a member's name is refused; empty if it is not."""
-    parts = name.rstrip("/").split("/")
-    if not name or len(name) > 200 or not name.isprintable():
-        return f"the name {name[:60]!r} is empty, too long, or not printable"
-    if name.startswith("/") or "\\" in name or ":" in name:
-        return f"{name!r} is absolute or names a drive"
-    if any(part in ("", ".", "..") or part != part.strip() or part.endswith(".") for part in parts):
-        return f"{name!r} leaves the folder or has an odd part"
-    if any(part.split(".")[0].lower() in RESERVED for part in parts):
-        return f"{name!r} is a reserved name"
-    return ""
-
-
-def _unpack(path: Path, target: Path, change: Archive) -> dict[str, str]:
-    check(path, change.files)
-    hashes = {}
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for name in change.files:
-                with archive.open(name) as source:
-                    hashes[name] = _store(target, name, source.read(MAX_TOTAL_BYTES + 1))
-    else:
-        with tarfile.open(path, "r:*") as archive:
-            for name in change.files:
-                content = archive.extractfile(name)
-                if content is None:
-                    raise _refused(path.name, f"{name!r} is not a file")
-                with content:
-                    hashes[name] = _store(target, name, content.read(MAX_TOTAL_BYTES + 1))
+        trees.make_folder(parent, beside)
+    except FileExistsError as error:
+        raise _exists(f"{PurePosixPath(change.prefix).parent}/{beside}") from error
+    try:
+        with _inside(parent, beside) as folder:
+            hashes = archives.check(file, change.files, lambda one, pieces: trees.write_file(folder, one, pieces, _mode(one)))
+            trees.sync(folder, change.files)
+            if complete:
+                _complete(change, parent, folder, hashes)
+        if not complete:
+            _rename_new(change, parent, beside, name)
+        os.fsync(parent)
+    finally:
+        _clear(change, parent, beside)
     return hashes
 
 
-def _store(target: Path, name: str, data: bytes) -> str:
-    path = target / PurePosixPath(name)
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        file.write(data)
-    path.chmod(0o755 if ".so" in path.suffixes or path.parent.name in ("bin", "lib") else 0o644)
-    return hashlib.sha256(data).hexdigest()
+def _complete(change: Archive, parent: int, source: int, hashes: dict[str, str]) -> None:
+    with _inside(parent, PurePosixPath(change.prefix).name) as target:
+        found = {name: trees.look(target, name) for name in change.files}
+        for name, there in found.items():
+            if there is not None and there != hashes[name]:
+                raise HostError("file-changed", f"{change.prefix}/{name} is not as the signed data has it.",
+                                hint="Move it away and run this again.")
+        for name, there in found.items():
+            if there is None:
+                trees.move_new(source, target, name)
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _remove_tree(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-
-
-def _remove_directory(path: Path) -> None:
+def _rename_new(change: Archive, parent: int, beside: str, name: str) -> None:
+    """A folder that appeared meanwhile is not replaced: an empty one would be, by rename(2), and is looked for before."""
     try:
-        path.rmdir()
-    except OSError:
-        pass  # something of somebody else's is in it
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+        return
+    raise _exists(change.prefix)
 
 
-def _refused(name: str, problem: str) -> TrustError:
-    return TrustError("archive-refused", f"{name} is refused: {problem}.", hint="Tell the publisher of the repository.")
+def _take_away(change: Archive, parent: int, mine: dict[str, str], *, existed: bool) -> list[str]:
+    """Remove the files of ours with the folders that are empty then; names of what stayed."""
+    name = PurePosixPath(change.prefix).name
+    _clear(change, parent, _beside(name))
+    kept: list[str] = []
+    try:
+        with _inside(parent, name) as folder:
+            kept += [one for one, digest in sorted(mine.items()) if not trees.remove_file(folder, one, digest)]
+            trees.remove_folders(folder, mine)
+            os.fsync(folder)
+            if not existed:
+                kept = trees.listing(folder)
+        if not existed and not kept:
+            os.rmdir(name, dir_fd=parent)
+        os.fsync(parent)
+    except FileNotFoundError:
+        return kept
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY):
+            raise
+        return kept or [name]  # a link or a file stands there now, or somebody put something in at this moment
+    return kept
+
+
+def _clear(change: Archive, parent: int, beside: str) -> None:
+    """Remove what an interrupted run left of the folder beside: the listed names, whatever is in them, and nothing else."""
+    try:
+        with _inside(parent, beside) as folder:
+            for name in change.files:
+                trees.remove_file(folder, name, None)
+            trees.remove_folders(folder, change.files)
+        os.rmdir(beside, dir_fd=parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY):
+            raise
+
+
+@contextmanager
+def _inside(parent: int, name: str) -> Iterator[int]:
+    handle = trees.open_folder(parent, name)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _beside(name: str) -> str:
+    return f".{name}.keyfit"
+
+
+def _mode(name: str) -> int:
+    path = PurePosixPath(name)
+    return 0o755 if ".so" in path.suffixes or path.parent.name in ("bin", "lib") else 0o644
+
+
+def _exists(path: str) -> HostError:
+    return HostError("folder-exists", f"{path} is there already, but not as the signed data has it.",
+                     hint="Move it away and run this again.")

@@ -1,6 +1,6 @@
 """Archives of ours (security H3): the names, and the Windows programs among the files.
 
-The policy on names is that of the client, `keyfit.engine.steps.archive.name_problem`, so that what is added can be
+The policy on names is that of the client, `keyfit.engine.archives.name_problem`, so that what is added can be
 unpacked. Whether the list is the declared one is compared by `keyfit.publisher.contents`.
 """
 
@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-from keyfit.engine.steps.archive import name_problem
+from keyfit.engine.archives import name_problem
 from keyfit.publisher.inspection.authenticode import Trust
 from keyfit.publisher.inspection.findings import Findings
 from keyfit.publisher.inspection.limits import MAX_BINARY_BYTES, MAX_MEMBERS, MAX_UNPACKED_BYTES

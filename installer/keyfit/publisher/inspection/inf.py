@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from msgspec import Struct
 
-from keyfit.engine.steps.archive import name_problem
+from keyfit.engine.archives import name_problem
 from keyfit.publisher.inspection.archive import binary, each_member
 from keyfit.publisher.inspection.authenticode import Trust
 from keyfit.publisher.inspection.cabinet import Cabinet
