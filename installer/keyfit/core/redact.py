@@ -22,7 +22,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple((re.compile(pattern),
     (r"(?i)((?:puk|passw(?:or)?d|passphrase|pass[_-]?code|secret|credential|api[_-]?key|access[_-]?token)[A-Za-z0-9_-]{0,40}"
      + _SEPARATOR + ")" + _VALUE, r"\1" + HIDDEN),
     # serial number: 12 AB, iSerial 3 0123456789, serialNumber=...; at least one digit, so that no plain word counts
-    (r"(?i)(serial(?:[ _-]?(?:number|no|nr))?\.?[\s\"'=:#]{1,6}(?:\d\s{1,20})?)(?=[\w:.-]{0,60}\d)[\w:.-]{3,1000}",
+    (r"(?i)(serial(?:[ _-]?(?:number|no|nr|short))?\.?[\s\"'=:#]{1,30}(?:\d{1,3}\s{1,20})?)(?=[\w:.-]{0,60}\d)[\w:.-]{3,1000}",
      r"\1" + HIDDEN),
     # pcscd puts the serial number of a reader into its name, before two numbers: "ACME Token (0123AB) 00 00"
     (r"\([0-9A-Za-z-]{4,64}\)(?= \d\d \d\d)", f"({HIDDEN})"),

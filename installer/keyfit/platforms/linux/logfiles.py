@@ -60,6 +60,7 @@ class FileLog:
         self._traffic = traffic
         self._max_bytes = max_bytes
         self._written = 0
+        self._limited = False
 
     def event(self, level: LogLevel, name: str, **fields: object) -> None:
         """See `ports.EventLog`."""
@@ -68,11 +69,12 @@ class FileLog:
         now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         data = line(time=now, level=level, name=name, pid=os.getpid(), command=self._command, fields=fields,
                     redact=self._redact)
-        before, self._written = self._written, self._written + len(data)
-        if self._written > MAX_RUN_BYTES * (2 if level == "error" else 1):
-            if before <= MAX_RUN_BYTES:
+        if self._written + len(data) > MAX_RUN_BYTES * (2 if level == "error" else 1):
+            if not self._limited:
+                self._limited = True
                 self.event("error", "log-limit", bytes=MAX_RUN_BYTES)
             return
+        self._written += len(data)
         try:
             self._append(data)
         except OSError as error:
