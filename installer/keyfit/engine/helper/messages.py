@@ -21,7 +21,7 @@ BrandName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,47}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Byte2 = Annotated[int, Meta(ge=0, le=0xFFFF)]
 ShortText = Annotated[str, Meta(max_length=200)]
-RepositoryFile = Annotated[str, Meta(pattern=r"^(metadata|targets)/[a-z0-9][A-Za-z0-9._/-]{0,200}\Z")]
+RepositoryFile = Annotated[str, Meta(pattern=r"^(metadata|targets)/(?!.*(\.\.|//))[a-z0-9][A-Za-z0-9._/-]{0,200}\Z")]
 
 
 class Device(Struct, frozen=True, kw_only=True):
