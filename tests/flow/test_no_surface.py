@@ -3,26 +3,22 @@
 Installed into a tree, and into a copy of the running system, by the real program with the real dpkg.
 """
 
-import ast
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from keyfit.platforms.linux.programs import PROGRAMS
 from tests.sim import debs
 from tests.sim.brands import a_brand, a_hand_off, a_match, a_module, a_package
 from tests.sim.livecopy import CHECKOUT, LiveCopy
 from tests.sim.plans import tar
 from tests.sim.repository import HostileServer, SignedRepository
-from tests.sim.traced import calls, command, traced
+from tests.sim.straced import calls, command, traced
 
 RECORDING = CHECKOUT / "tests" / "data" / "recordings" / "acs-cryptomate-t1.json"
 PAGE = "https://www.example.com/certificate"
