@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import select
 import subprocess
 import sys
@@ -197,6 +198,24 @@ def test_after_a_power_cut_what_was_synced_is_there_and_the_rest_is_not(durable_
         assert machine.get("/etc/kept") == b"1\n"
         lost = machine.run(["cat", "/etc/lost"])
         assert lost.stdout == "", "a write that nobody synced survived: the disk shows less loss than a real one"
+
+
+def test_a_power_cut_also_loses_what_the_disk_has_taken_but_not_flushed(durable_base: State) -> None:
+    write = "dd if=/dev/urandom of=/srv/data bs=4k count=500 conv=notrunc oflag=direct"
+    blank = "import sys; d = open('/srv/data', 'rb').read(); print(sum(not any(d[i:i + 512]) for i in range(0, len(d), 512)))"
+    with Machine.restore(durable_base) as machine:
+        machine.run("head -c 2048000 /dev/zero > /srv/data && sync").check()
+        machine.run(write).check()  # past the guest's memory, and no flush behind it
+        lost = machine.power_cut(random.Random(7))
+        assert lost > 0
+        machine.check_disk()
+        machine.power_on()
+        assert 0 < int(machine.run(["python3", "-c", blank]).stdout) < 4000, "some of it, not none and not all"
+
+        machine.run(write.replace("notrunc", "notrunc,fsync")).check()
+        machine.power_cut(random.Random(7))
+        machine.power_on()
+        assert machine.run(["python3", "-c", blank]).stdout == "0\n"
 
 
 def test_what_was_written_before_an_orderly_shutdown_is_there_after_it(durable_base: State) -> None:

@@ -20,6 +20,7 @@ REQUIRED_PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "mmdebstrap": "mmdebstrap",
     "mke2fs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
     "cpio": "cpio",
     "busybox": "busybox-static",
     "dpkg-scanpackages": "dpkg-dev",

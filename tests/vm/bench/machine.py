@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shlex
 import signal
 import tarfile
@@ -19,12 +20,13 @@ from tests.vm.bench.channel import Channel
 from tests.vm.bench.host import BenchError, run
 from tests.vm.bench.image import Image
 from tests.vm.bench.qemu import CARGO_BYTES, Hardware, Qemu, nameless
+from tests.vm.bench.volatile import VolatileDisk
 
 HOST_ADDRESS = "10.0.2.2"
 """The host's loopback as the guest sees it (QEMU user-mode networking, "-netdev user" in QEMU's manual)."""
 
-DURABLE_DISK_SIZE = "2G"
-"""As mke2fs takes it; the file behind it is sparse."""
+DURABLE_DISK_BYTES = 2 << 30
+"""The file behind it is sparse."""
 
 BOOT_TIMEOUT_S = 240.0
 """A cold boot takes 15 to 25 s on two busy processors."""
@@ -174,13 +176,15 @@ class Machine:
         self.image, self.hardware = image, hardware
         self._ports: set[int] = set()
         self._disk: Path | None = None
+        self._drive: VolatileDisk | None = None
         self._files = ExitStack()
         if hardware.durable:
-            self._disk = nameless(self._files.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115
+            file = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            self._disk, self._disk_fd = nameless(file), file.fileno()
             if state is not None:
                 _copy_sparse(state.folder / "disk", self._disk)
             else:
-                run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", self._disk, DURABLE_DISK_SIZE])
+                run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", self._disk, f"{DURABLE_DISK_BYTES >> 10}K"])
         try:
             self._start(state)
         except BaseException:
@@ -198,7 +202,10 @@ class Machine:
         return cls(state.image, state.hardware, state)
 
     def _start(self, state: State | None) -> None:
-        self._qemu = Qemu(self.image, self.hardware, disk=self._disk, incoming=state is not None)
+        if self._disk is not None:
+            self._drive = VolatileDisk(self._disk_fd, DURABLE_DISK_BYTES)
+        address = self._drive.address if self._drive is not None else None
+        self._qemu = Qemu(self.image, self.hardware, disk=address, incoming=state is not None)
         self._channel = Channel(self._qemu.agent)
         try:
             if state is None:
@@ -324,14 +331,35 @@ class Machine:
         if self.hardware.durable:
             self.run(["sync"]).check()
         self._qemu.freeze(folder / "memory")
+        self._stop()
         if self._disk is not None:
             _copy_sparse(self._disk, folder / "disk")
         self.close()
 
-    def power_cut(self) -> None:
-        """Pull the mains plug. What a durable machine had on its disk stays there; see `power_on`."""
+    def power_cut(self, chance: random.Random | None = None) -> int:
+        """Pull the mains plug. What a durable machine had on its disk stays there; see `power_on`.
+
+        Args:
+            chance: Decides which of the sectors that the guest had written but not flushed are lost. None loses none of
+                them, as when only QEMU ended.
+
+        Returns:
+            How many bytes of those were lost.
+        """
         self._qemu.kill()
-        self._stop()
+        return self._stop(chance)
+
+    def check_disk(self) -> str:
+        """Have e2fsck look at a copy of a durable machine's disk while the machine is off; what it says.
+
+        Raises:
+            BenchError: The journal's replay does not make the file system sound.
+        """
+        assert self._disk is not None, "not a durable machine"
+        with tempfile.TemporaryFile() as copy:
+            _copy_sparse(self._disk, nameless(copy))
+            run(["e2fsck", "-E", "journal_only", "-y", nameless(copy)])
+            return run(["e2fsck", "-f", "-n", nameless(copy)])
 
     def power_off(self, timeout_s: float = 90.0) -> None:
         """Shut down in good order."""
@@ -366,9 +394,11 @@ class Machine:
         self._stop()
         self._files.close()
 
-    def _stop(self) -> None:
+    def _stop(self, chance: random.Random | None = None) -> int:
         self._channel.close()
         self._qemu.close()
+        drive, self._drive = self._drive, None
+        return drive.cut(chance) if drive is not None else 0
 
     def __enter__(self) -> Self:
         return self

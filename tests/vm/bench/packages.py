@@ -40,6 +40,9 @@ OFFERED = (
     "libnss3-tools",
     "softhsm2",
     "strace",
+    "pkexec",
+    "sudo",
+    "iproute2",
 )
 """In the guest's offline repository with everything they depend on, not installed."""
 

@@ -63,13 +63,13 @@ class Qemu:
         cargo: The disk that the guest sees as /dev/vdb, for this process to write to.
     """
 
-    def __init__(self, image: Image, hardware: Hardware, *, disk: Path | None, incoming: bool) -> None:
+    def __init__(self, image: Image, hardware: Hardware, *, disk: str | None, incoming: bool) -> None:
         """Start QEMU, stopped if it is to be `incoming`.
 
         Args:
             image: What to boot.
             hardware: Machine options.
-            disk: The disk of a durable machine.
+            disk: The disk of a durable machine, as -drive takes it.
             incoming: Wait for `restore` instead of booting.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="keyfit-vm-"))
@@ -194,7 +194,7 @@ def _command(
     hardware: Hardware,
     folder: Path,
     cargo: Path,
-    disk: Path | None,
+    disk: str | None,
     agent: int,
     monitor: int,
     incoming: bool,
@@ -205,7 +205,7 @@ def _command(
     command += ["-smp", str(hardware.processors), "-m", str(hardware.memory_mb)]
     command += ["-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", append]
     # the order of the disks is their names in the guest: vda, vdb, vdc
-    command += _drive("root", image.root, read_only=True) + _drive("cargo", cargo)
+    command += _drive("root", f"{image.root},file.locking=off,readonly=on") + _drive("cargo", f"{cargo},file.locking=off")
     if disk is not None:
         command += _drive("durable", disk)
     command += ["-device", "virtio-serial-pci,id=serial", "-chardev", f"socket,id=agent,fd={agent}"]
@@ -219,9 +219,8 @@ def _command(
     return command
 
 
-def _drive(name: str, path: Path, *, read_only: bool = False) -> list[str]:
-    access = ",readonly=on" if read_only else ""
+def _drive(name: str, file: str) -> list[str]:
     return [
-        "-drive", f"file={path},format=raw,if=none,id={name},file.locking=off{access}",
+        "-drive", f"file={file},format=raw,if=none,id={name}",
         "-device", f"virtio-blk-pci,drive={name},serial={name}",
     ]  # fmt: skip
