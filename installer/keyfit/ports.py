@@ -179,27 +179,6 @@ class Repository(Protocol):
             NetworkError, TrustError, StorageError.
         """
 
-
-class Progress(Protocol):
-    """Called while something long goes on."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """`done` of `total` bytes."""
-
-
-class Reporter(Protocol):
-    """Where use cases tell what they are doing. Texts are for people."""
-
-    def stage(self, text: str) -> None:
-        """A new stage begins."""
-
-    def step(self, step_id: str, state: Literal["start", "done", "skip", "undo", "failed"], text: str) -> None:
-        """A step of the plan changes state."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Progress of a download, in bytes."""
-
-    def wait(self, kind: str, text: str) -> None:
     def check_not_withdrawn(self, payload: Payload) -> None:
         """See that a payload may be used.
 
@@ -242,6 +221,27 @@ class Elevator(Protocol):
             ElevationError: the system has no means for it.
         """
 
+
+class Progress(Protocol):
+    """Called while something long goes on."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` bytes."""
+
+
+class Reporter(Protocol):
+    """Where use cases tell what they are doing. Texts are for people."""
+
+    def stage(self, text: str) -> None:
+        """A new stage begins."""
+
+    def step(self, step_id: str, state: Literal["start", "done", "skip", "undo", "failed"], text: str) -> None:
+        """A step of the plan changes state."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Progress of a download, in bytes."""
+
+    def wait(self, kind: str, text: str) -> None:
         """The user is asked to unplug or plug in; the work goes on by itself."""
 
     def confirm(self, text: str) -> bool:
