@@ -15,12 +15,13 @@ import pytest
 
 from tests.sim import debs
 from tests.sim.brands import a_brand, a_hand_off, a_match, a_module, a_package
-from tests.sim.livecopy import CHECKOUT, LiveCopy
+from tests.sim.livecopy import LiveCopy
 from tests.sim.plans import tar
 from tests.sim.repository import HostileServer, SignedRepository
 from tests.sim.straced import calls, command, traced
 
-RECORDING = CHECKOUT / "tests" / "data" / "recordings" / "acs-cryptomate-t1.json"
+BRAND = "avest"
+"""A brand of the shipped catalog; what is signed for it here is made up."""
 PAGE = "https://www.example.com/certificate"
 STARTS_OR_ANSWERS = re.compile(
     r"/systemd/|/init\.d/|/rc\d?\.d/|/dbus-1/|/polkit-1/|/sudoers|/cron|/anacron|/autostart/|/applications/|/mime"
@@ -34,25 +35,24 @@ RUNS_SOMETHING = re.compile(rb"RUN|PROGRAM|IMPORT|SYSTEMD_WANTS|x-scheme-handler
 class Bank:
     """A publisher whose brand has a package, an archive, a module to register and a page."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, page: str = PAGE) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.repository = SignedRepository(folder / "publisher")
         deb = debs.build(folder, "keyfit-try", files={"usr/lib/acme/driver.so": "elf\n"})
         payload = self.repository.add_payload(deb.name, deb.read_bytes())
         archive = self.repository.add_payload("module.tar.gz", tar(module__so="elf", readme="text"))
-        prefix = "/opt/keyfit/brands/acme/acme-module-archive"
+        prefix = f"/opt/keyfit/brands/{BRAND}/acme-module-archive"
         self.repository.release(a_brand(
-            "acme", a_match(id_vendor=0x1234, id_product=1), hand_off=a_hand_off(PAGE), package=(
+            BRAND, a_match(id_vendor=0x1234, id_product=1), hand_off=a_hand_off(page), package=(
                 a_package("keyfit-try", "deb", version="1.0", payload=payload),
                 a_package("acme-module", "archive", component="module", payload=archive, files=("module.so", "readme"))),
             module=(a_module(f"{prefix}/module.so", register=("p11-kit", "firefox")),)))
         (folder / "root.json").write_bytes(self.repository.trusted_root)
 
     def command(self, *arguments: object, url: str = "") -> list[str]:
-        return [str(word) for word in (sys.executable, "-m", "keyfit", *arguments, "--json", "--emulate", RECORDING,
-                                       "--repository", url or self.repository.folder, "--trust-root",
-                                       self.folder / "root.json")]
+        return [str(word) for word in (sys.executable, "-P", "-m", "keyfit", *arguments, "--json", "--repository",
+                                       url or self.repository.folder, "--trust-root", self.folder / "root.json")]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_g1_c1_after_an_install_on_the_system_itself_nothing_listens_runs_or_can
     """G1, C1."""
     with a_copy(bank, tmp_path) as copy:
         before = services(copy), copy.processes(), copy.sockets()
-        done = copy.run(here(bank, tmp_path).command("install", "acme", "--silent"))
+        done = copy.run(here(bank, tmp_path).command("install", BRAND, "--silent"))
         assert done.returncode == 0, done.stdout + done.stderr
         assert (copy.root / "usr/lib/acme/driver.so").is_file()
         assert (copy.root / "etc/pkcs11/modules/keyfit-acme.module").is_file()
@@ -116,7 +116,7 @@ def test_g1_c1_after_an_install_into_a_tree_nothing_can_be_called(bank: Bank, tm
     debs.tree_with_package_database(tree)
     (tree / "usr/bin").mkdir(parents=True)
     (tree / "usr/bin/firefox").write_bytes(b"\x7fELF")
-    done, seen = traced(bank.command("install", "acme", "--silent", "--root", tree, "--cache-dir", tmp_path / "cache"),
+    done, seen = traced(bank.command("install", BRAND, "--silent", "--root", tree, "--cache-dir", tmp_path / "cache"),
                          tmp_path / "log")
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -151,7 +151,7 @@ def test_c2_looking_for_updates_needs_no_rights_and_touches_nothing_else(bank: B
     """C2: as `nobody`, after root has installed something; the strict workflow and then the cheap check."""
     ours = "/tmp/nobody"
     with HostileServer(bank.repository.folder) as server, a_copy(bank, tmp_path, network=True) as copy:
-        assert copy.run(here(bank, tmp_path).command("install", "acme", "--silent")).returncode == 0
+        assert copy.run(here(bank, tmp_path).command("install", BRAND, "--silent")).returncode == 0
         # the interpreter of these tests may lie in root's home
         opened = [str(folder) for folder in Path(sys.base_prefix).parents if folder != Path("/")]
         copy.run(["sh", "-c", f"mkdir -m 700 {ours}; chown nobody {ours}; chmod 755 {' '.join(opened)};"
@@ -165,7 +165,7 @@ def test_c2_looking_for_updates_needs_no_rights_and_touches_nothing_else(bank: B
             done = copy.run(command(log, check), user="nobody", environment={
                 "HOME": ours, "TMPDIR": ours, "XDG_CACHE_HOME": f"{ours}/cache", "PYTHONDONTWRITEBYTECODE": "1"})
             assert done.returncode == 0, done.stdout + done.stderr
-            assert json.loads(done.stdout)["data"]["installed"] == [{"brand": "acme", "sequence": 1}]
+            assert json.loads(done.stdout)["data"]["installed"] == [{"brand": BRAND, "sequence": 1}]
             assert len(server.requests) > asked
 
             seen = list(calls(copy.root / "tmp" / log.name))

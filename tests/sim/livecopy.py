@@ -5,7 +5,7 @@
         copy.changed()
 
 Needs root, as the tests have it. The checkout and the test's own folder are the real ones in it, also for writing; of
-everything else the system sees nothing, and `changed` is exactly what was written.
+everything else the system sees nothing, and `changed` is exactly what was written. It has no devices but those of /dev.
 """
 
 import os
@@ -21,7 +21,7 @@ mount -t tmpfs -o mode=755 none "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
 mount --rbind /dev "$1/root/dev"
-mount --rbind /sys "$1/root/sys"
+mount -t tmpfs -o mode=755 none "$1/root/sys"
 mount -t proc proc "$1/root/proc"
 mount -t tmpfs -o mode=755 none "$1/root/run"
 mount -t tmpfs -o mode=1777 none "$1/root/tmp"

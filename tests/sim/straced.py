@@ -24,6 +24,7 @@ class Call(Struct, frozen=True):
     name: str
     paths: tuple[str, ...]
     text: str
+    result: int
 
     @property
     def writes(self) -> bool:
@@ -31,17 +32,19 @@ class Call(Struct, frozen=True):
         return self.name in CHANGES or (self.name in OPENS and _WRITES.search(self.text) is not None)
 
 
-def command(log: Path, program: Sequence[str]) -> list[str]:
-    """The command line that runs `program` and writes every call into `log`."""
+def command(log: Path, program: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
+    """The command line that runs `program`, with these variables more than the others, and writes every call into `log`."""
+    given = [word for name, value in (environment or {}).items() for word in ("-E", f"{name}={value}")]
     names = ",".join((*CHANGES, *OPENS, "execve", "execveat", "connect", "bind", "listen", "socket", "write"))
-    return ["strace", "-f", "-y", "-s", "4096", "-e", f"trace={names}", "-e", "signal=none", "-o", str(log), "--", *program]
+    return ["strace", "-f", "-y", "-s", "4096", "-e", f"trace={names}", "-e", "signal=none", "-o", str(log), *given, "--",
+            *program]
 
 
 def traced(program: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None,
            cwd: str | Path = "/") -> "tuple[subprocess.CompletedProcess[str], list[Call]]":
     """Run it; what it said, and its calls."""
-    done = subprocess.run(command(log, program), capture_output=True, text=True, timeout=100, check=False, cwd=cwd,
-                          env=dict(os.environ if environment is None else environment), stdin=subprocess.DEVNULL)
+    done = subprocess.run(command(log, program, environment), capture_output=True, text=True, timeout=100, check=False, cwd=cwd,
+                          stdin=subprocess.DEVNULL)
     return done, list(calls(log))
 
 
@@ -55,7 +58,7 @@ def calls(log: Path) -> Iterator[Call]:
                       for hit in _PATHS.finditer(found["arguments"]))
         if found["name"] in ("symlink", "symlinkat"):
             paths = paths[1:]  # the first is what it says, not a file
-        yield Call(found["name"], paths, found["arguments"])
+        yield Call(found["name"], paths, found["arguments"], -1 if found["result"] == "?" else int(found["result"]))
 
 
 def whole_lines(text: str) -> Iterator[str]:
