@@ -74,16 +74,30 @@ class Host(Protocol):
             HostError: it is no regular file, is larger than `max_bytes`, or cannot be read.
         """
 
-    def write_bytes(self, path: str, data: bytes, mode: int = 0o644) -> None:
-        """Replace or create a file atomically (temporary file beside it, fsync, rename), keeping owner and mode of an
-        existing one; missing parent directories are made with mode 0755.
+    def write_bytes(self, path: str, data: bytes, mode: int = 0o644, *, expected: bytes | None) -> None:
+        """Replace a file that now holds `expected`, or make one that is not there (None), atomically and on the disk; owner,
+        mode and labels of an existing one are kept. Missing parent directories are made: with mode 0755, or 0700 for a file
+        that is its owner's alone.
 
         Raises:
+            HostError: code "changed-meanwhile": it holds something else; that is left as it is.
             StorageError: disk full, read-only, or no permission.
         """
 
-    def remove_file(self, path: str) -> None:
-        """Remove a file if it is there."""
+    def remove_file(self, path: str, *, expected: bytes) -> None:
+        """Remove a file that holds `expected`, if it is there. A symbolic link is removed itself.
+
+        Raises:
+            HostError: code "changed-meanwhile": it holds something else; that is left as it is.
+            StorageError: it cannot be removed.
+        """
+
+    def settle(self, path: str) -> str:
+        """Put right what a `write_bytes` or `remove_file` that was cut off left beside the file.
+
+        Returns:
+            "" or what was left lying there, because somebody else wrote it.
+        """
 
     def remove_empty_directories(self, path: str, made: Sequence[str]) -> None:
         """Remove `path` and its parents as far as they are in `made` and empty."""
@@ -121,6 +135,13 @@ class Host(Protocol):
 
     def package_versions(self) -> dict[str, str]:
         """Installed packages by name -> version, from the system's package database under the root."""
+
+    def unfinished_packages(self) -> dict[str, str]:
+        """Packages that dpkg has begun with and not finished: name -> dpkg's word for it ("half-installed", "unpacked",
+        "half-configured", "triggers-awaited", "triggers-pending"; "reinst-required" goes before all of them)."""
+
+    def wait_for_package_tools(self, wait_s: float) -> bool:
+        """Wait until no other package tool holds dpkg's locks under the root; False if one still does after that time."""
 
 
 class TokenReader(Protocol):

@@ -164,10 +164,10 @@ def test_undo_that_fails_too_stays_open_and_says_recover(host: SimHost, journal:
 def test_uninstall_that_fails_half_way_says_recover(host: SimHost, journal: Journal, tmp_path: Path) -> None:
     old = host.snapshot()
     install(host, journal, tmp_path, plan(PACKAGES, UDEV))
-    host.packages.locked = True
+    host.packages.fails = "E: Sub-process /usr/bin/dpkg returned an error code (1)"
     with pytest.raises(KeyfitError) as caught:
         transaction.uninstall("acme", host=host, journal=journal, reporter=SimReporter())
-    host.packages.locked = False
+    host.packages.fails = ""
     transaction.recover(host=host, journal=journal, reporter=SimReporter())
     assert differences(old, host.snapshot()) == []
     assert caught.value.outcome is Outcome.INTERRUPTED

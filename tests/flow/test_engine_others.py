@@ -180,7 +180,7 @@ def test_repair_does_again_only_what_is_gone(pc: Machine) -> None:
     pc.install(plan(*changes()))
     new = pc.host.snapshot()
     assert pc.repair() == ()
-    pc.host.remove_file(changes()[3].path)  # type: ignore[union-attr]
+    del pc.host.files[changes()[3].path]  # type: ignore[union-attr]
     pc.host.packages.installed.pop("libccid")
     assert pc.repair() == ("step-0", "step-3")
     assert differences(new, pc.host.snapshot()) == []

@@ -6,8 +6,9 @@ a scratch directory, which the same paths lead to; `snapshot` shows both, to be 
 
 import errno
 import fnmatch
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +24,7 @@ FACTS = HostFacts(machine="sim0", root="/", system="linux", architecture="amd64"
                   package_managers=("apt", "dpkg"), elevated=True, running_services=True, browsers=("firefox", "chromium"))
 STANDING = ("/etc", "/usr", "/usr/lib", "/opt", "/var", "/var/lib", "/var/lib/dpkg", "/var/lib/dpkg/info")
 """Directories of every machine."""
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 READING = {"is-enabled", "is-active"}
 
 
@@ -37,6 +39,8 @@ class SimHost:
         failing: program -> what it says on stderr instead of doing its work.
         units: systemd unit -> [enabled, active].
         calls: every program that was run.
+        boot: id of this start of the machine.
+        meanwhile: somebody else, who acts when a file is about to be replaced or removed; called once with its path.
     """
 
     def __init__(self, scratch: Path, *, power: Power | None = None, **facts: Any) -> None:
@@ -51,6 +55,8 @@ class SimHost:
         self.missing: set[str] = set()
         self.failing: dict[str, str] = {}
         self.calls: list[tuple[str, ...]] = []
+        self.boot = "boot-1"
+        self.meanwhile: Callable[[str], None] | None = None
         self._writes = 0
         self._scratch = scratch
         self._facts = msgspec.structs.replace(FACTS, **facts)
@@ -61,6 +67,8 @@ class SimHost:
         return self._facts
 
     def read_bytes(self, path: str, max_bytes: int = 4_000_000) -> bytes | None:
+        if path == BOOT_ID:
+            return self.boot.encode() + b"\n"
         data = self.files.get(self.links.get(path, path))
         if data is None and path in self.directories:
             raise HostError("not-a-file", f"{path} is not a regular file.")
@@ -68,20 +76,58 @@ class SimHost:
             raise HostError("file-too-large", f"{path} is larger than {max_bytes} bytes.")
         return data
 
-    def write_bytes(self, path: str, data: bytes, mode: int = 0o644) -> None:
+    def write_bytes(self, path: str, data: bytes, mode: int = 0o644, *, expected: bytes | None) -> None:
+        """In the same stages as the real one, with the same names beside the file."""
         self._writes += 1
         if self._writes == self.full_at:
             raise StorageError("disk-full", f"{path} cannot be written: {os.strerror(errno.ENOSPC)}.", hint="Free some.")
+        self.settle(path)
         self.power.tick()
-        self._place(path, data)
+        new, swap = _beside(path, "new"), _beside(path, f"{_digest(expected or b'')}-{_digest(data)}")
+        self._place(new, data)
+        self.power.tick()
+        self._somebody_else(path)
+        if self.files.get(path) != expected:
+            self.files.pop(new)
+            raise HostError("changed-meanwhile", f"{path} was changed by somebody else at this moment.", hint="Look.")
+        del self.files[new]
+        if expected is not None:
+            self.files[swap] = data
+            self.power.tick()
+            self.files[path], self.files[swap] = data, expected
+            self.power.tick()
+            del self.files[swap]
+        self.files[path] = data
         self.modes.setdefault(path, mode)
         self.power.tick()
 
-    def remove_file(self, path: str) -> None:
+    def remove_file(self, path: str, *, expected: bytes) -> None:
+        self.settle(path)
         self.power.tick()
-        self.files.pop(path, None)
+        self._somebody_else(path)
+        if path not in self.files:
+            return
+        if self.files[path] != expected:
+            raise HostError("changed-meanwhile", f"{path} was changed by somebody else at this moment.", hint="Look.")
+        gone = _beside(path, f"{_digest(expected)}-gone")
+        self.files[gone] = self.files.pop(path)
+        self.power.tick()
+        del self.files[gone]
         self.modes.pop(path, None)
         self.power.tick()
+
+    def settle(self, path: str) -> str:
+        prefix = _beside(path, "")
+        for name in [n for n in self.files if n.startswith(prefix)]:
+            old, _, new = name.removeprefix(prefix).partition("-")
+            found = _digest(self.files[name])
+            if old == "new" or found in (old, new):
+                del self.files[name]
+            elif path not in self.files if new == "gone" else _digest(self.files.get(path, b"")) == new:
+                self.files[path] = self.files.pop(name)
+            else:
+                return f"{name} stayed"
+        return ""
 
     def remove_empty_directories(self, path: str, made: Sequence[str]) -> None:
         for directory in sorted(made, key=len, reverse=True):
@@ -131,6 +177,12 @@ class SimHost:
     def package_versions(self) -> dict[str, str]:
         return {name: package.version for name, package in self.packages.installed.items()}
 
+    def unfinished_packages(self) -> dict[str, str]:
+        return {**dict.fromkeys(self.packages.unpacked, "unpacked"), **self.packages.unfinished}
+
+    def wait_for_package_tools(self, wait_s: float) -> bool:
+        return not self.packages.locked
+
     def install(self, *packages: SimPackage) -> None:
         """Packages that are there when the story begins."""
         for package in packages:
@@ -154,9 +206,15 @@ class SimHost:
         here = str(self._scratch).encode()
         real = {f"/{p.relative_to(self._scratch)}": p.read_bytes().replace(here, b"") if p.is_file() else None
                 for p in sorted(self._scratch.rglob("*"))}
-        return {"files": dict(self.files), "directories": set(self.directories), "real": real,
+        return {"files": {path: data.replace(here, b"") for path, data in self.files.items()},
+                "directories": set(self.directories), "real": real,
                 "installed": self.package_versions(), "unpacked": sorted(self.packages.unpacked),
                 "units": {unit: tuple(state) for unit, state in self.units.items()}}
+
+    def _somebody_else(self, path: str) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile(path)
 
     def _run(self, argv: Sequence[str]) -> Completed:
         match argv[0]:
@@ -187,7 +245,7 @@ class SimHost:
         return answer(argv)
 
     def _place(self, path: str, data: bytes) -> None:
-        self.directories.update(str(p) for p in PurePosixPath(path).parents if str(p) != "/")
+        self.directories.update(str(p) for p in PurePosixPath(path).parents if str(p) != "/" and not self._is_directory(str(p)))
         self.files[path] = data
 
     def _drop(self, path: str) -> None:
@@ -206,6 +264,15 @@ class SimHost:
         real = self.real_path(directory)
         return (any(here in PurePosixPath(p).parents for p in {*self.files, *self.directories})
                 or (real.is_dir() and any(real.iterdir())))
+
+
+def _beside(path: str, tag: str) -> str:
+    pure = PurePosixPath(path)
+    return str(pure.with_name(f".{pure.name}.keyfit-{tag}"))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

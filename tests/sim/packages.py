@@ -41,6 +41,7 @@ class SimPackages:
         broken: names whose configuration fails: they stay unpacked, which dpkg does not count as installed.
         locked: another package tool is at work.
         fails: what apt says instead of doing anything.
+        unfinished: packages that somebody else's dpkg left half-way -> dpkg's word for it.
     """
 
     def __init__(self, put: Callable[[str, bytes], None], drop: Callable[[str], None]) -> None:
@@ -50,6 +51,7 @@ class SimPackages:
         self.broken: set[str] = set()
         self.locked = False
         self.fails = ""
+        self.unfinished: dict[str, str] = {}
         self._put, self._drop = put, drop
 
     def add(self, package: SimPackage) -> None:
@@ -72,12 +74,15 @@ class SimPackages:
             return answer(argv, 100, err=self.fails)
         if verb == "purge":
             return self._apt_purge(argv, names, simulate=simulate)
-        return self._apt_install(argv, names)
+        return self._apt_install(argv, names, simulate=simulate)
 
-    def _apt_install(self, argv: Sequence[str], names: list[str]) -> Completed:
+    def _apt_install(self, argv: Sequence[str], names: list[str], *, simulate: bool) -> Completed:
         unknown = [n for n in names if n not in self.archive and n not in self.installed]
         if unknown:
             return answer(argv, 100, err=f"E: Unable to locate package {unknown[0]}")
+        if simulate:
+            return answer(argv, out="".join(f"Inst {name} ({self.archive[name].version} Sim:12/stable [amd64])\n"
+                                            for name in self._with_dependencies(names)))
         for name in self._with_dependencies(names):
             if name in self.broken:
                 self._unpack(self.archive[name])
@@ -94,11 +99,14 @@ class SimPackages:
         return answer(argv, out="".join(f"Purg {name} [1.0]\n" for name in taken))
 
     def dpkg(self, argv: Sequence[str]) -> Completed:
-        """`-i FILE` and `--purge NAME`."""
+        """`-i FILE`, `--purge NAME` and `--configure -a`."""
         if self.locked:
             return answer(argv, 2, err="dpkg: error: dpkg frontend lock was locked by another process with pid 1")
         if "-i" in argv:
             return self._dpkg_install(argv)
+        if "--configure" in argv:
+            self.unfinished.clear()
+            return answer(argv)
         name = argv[-1]
         needing = [n for n in self._with_dependants([name]) if n != name]
         if needing:
@@ -120,13 +128,15 @@ class SimPackages:
 
     @staticmethod
     def dpkg_deb(argv: Sequence[str]) -> Completed:
-        """`--show` with Keyfit's format, and `--info FILE SCRIPT`."""
+        """`--show` with Keyfit's format, `--contents FILE` and `--info FILE SCRIPT`."""
         path = argv[-1] if argv[1] == "--show" else argv[2]
         package = read_deb(path)
         if package is None:
             return answer(argv, 2, err="dpkg-deb: error: not a Debian format archive")
         if argv[1] == "--show":
             return answer(argv, out=f"{package.name}\n{package.version}\n{package.architecture}\n")
+        if argv[1] == "--contents":
+            return answer(argv, out="".join(f"-rw-r--r-- root/root 1 2026-01-01 00:00 .{name}\n" for name in package.files))
         return answer(argv, 0 if argv[3] in package.scripts else 2)
 
     def _with_dependencies(self, names: Sequence[str]) -> list[str]:

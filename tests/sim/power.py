@@ -1,10 +1,11 @@
 """A power switch shared by the simulated machine and its journal: cuts at the n-th moment, and then nothing works."""
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from keyfit.engine.journal import Journal
-from keyfit.model.plan import Plan
 
 
 class PowerCut(BaseException):
@@ -42,33 +43,9 @@ class PoweredJournal(Journal):
         super().__init__(state_dir)
         self._power = power
 
-    def begin(self, verb: str, plan: Plan) -> int:
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
         self._power.tick()
-        txn = super().begin(verb, plan)
-        self._power.tick()
-        return txn
-
-    def intend(self, txn: int, seq: int, step_id: str, before: dict[str, Any]) -> None:
-        self._power.tick()
-        super().intend(txn, seq, step_id, before)
-        self._power.tick()
-
-    def done(self, txn: int, seq: int, after: dict[str, Any]) -> None:
-        self._power.tick()
-        super().done(txn, seq, after)
-        self._power.tick()
-
-    def undone(self, txn: int, seq: int, state: str = "undone") -> None:
-        self._power.tick()
-        super().undone(txn, seq, state)
-        self._power.tick()
-
-    def finish(self, txn: int, state: str, message: str = "") -> None:
-        self._power.tick()
-        super().finish(txn, state, message)
-        self._power.tick()
-
-    def mark_removing(self, txn: int) -> None:
-        self._power.tick()
-        super().mark_removing(txn)
+        with super()._writing() as db:
+            yield db
         self._power.tick()

@@ -1,8 +1,9 @@
 """The record of every change, in SQLite with full sync: what was there before is on disk before it is touched.
 
-A transaction is one plan being carried out, or taken back. Each step goes through intended -> done (-> undone); a transaction
-is "running" until it ends as "done", "undone" (taken back) or "removed" (uninstalled later). What is still "running" with no
-process holding the lock was interrupted.
+A transaction is one plan being carried out, taken back or repaired. Each step goes through intended -> done (-> undoing ->
+undone); what the machine is like before, and will be like after, is written down with the intent. A transaction is "running"
+until it ends as "done", "undone" (taken back) or "repaired", and "removing" until it is "removed" (uninstalled later). What is
+still "running" or "removing" with no process holding the lock was interrupted.
 """
 
 import json
@@ -23,20 +24,22 @@ from keyfit.errors import BusyError, HostError, StorageError
 from keyfit.model.plan import Plan
 from keyfit.privatefiles import FileLock
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS txn (
-  id INTEGER PRIMARY KEY, verb TEXT NOT NULL, brand TEXT NOT NULL, plan TEXT NOT NULL, state TEXT NOT NULL,
-  started TEXT NOT NULL, ended TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '');
-CREATE TABLE IF NOT EXISTS step (
-  txn INTEGER NOT NULL REFERENCES txn(id), seq INTEGER NOT NULL, step_id TEXT NOT NULL, state TEXT NOT NULL,
-  before TEXT NOT NULL, after TEXT NOT NULL DEFAULT '{}', PRIMARY KEY (txn, seq));
-"""
+SCHEMA_VERSION = 2
+SCHEMAS = (
+    ("CREATE TABLE txn (id INTEGER PRIMARY KEY, verb TEXT NOT NULL, brand TEXT NOT NULL, plan TEXT NOT NULL,"
+     " state TEXT NOT NULL, started TEXT NOT NULL, ended TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '')",
+     "CREATE TABLE step (txn INTEGER NOT NULL REFERENCES txn(id), seq INTEGER NOT NULL, step_id TEXT NOT NULL,"
+     " state TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL DEFAULT '{}', PRIMARY KEY (txn, seq))"),
+    ("ALTER TABLE txn ADD COLUMN boot TEXT NOT NULL DEFAULT ''",
+     "ALTER TABLE txn ADD COLUMN restart INTEGER NOT NULL DEFAULT 0"),
+)
+"""What makes version n + 1 of the database out of version n. Nothing is taken out of it, ever."""
 BUSY_TIMEOUT_S = 10.0
 
 
 class StepRecord(Struct, frozen=True, kw_only=True):
-    """One step of a transaction. `before` and `after` are what the step kind wrote down about the machine."""
+    """One step of a transaction. `before` and `after` are what the step kind wrote down about the machine; until it is done,
+    `after` is what it expected beforehand (empty in records of version 1)."""
 
     seq: int
     step_id: str
@@ -46,7 +49,12 @@ class StepRecord(Struct, frozen=True, kw_only=True):
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """A transaction with its plan and the steps that were begun, in order. Times are ISO 8601 in UTC."""
+    """A transaction with its plan and the steps that were begun, in order. Times are ISO 8601 in UTC.
+
+    Attributes:
+        boot: id of the start of the machine that it was done in; "" if that was not known.
+        restart: it takes effect only when the machine has been started again.
+    """
 
     id: int
     verb: str
@@ -56,13 +64,15 @@ class Record(Struct, frozen=True, kw_only=True):
     message: str
     plan: Plan
     steps: tuple[StepRecord, ...]
+    boot: str = ""
+    restart: bool = False
 
     def as_data(self) -> dict[str, Any]:
         """For the `history` command."""
         return {
             "id": self.id, "started": self.started, "ended": self.ended, "verb": self.verb, "brand": self.plan.brand,
             "result": self.state, "message": self.message, "target": self.plan.target, "sequence": self.plan.sequence,
-            "plan": self.plan.id, "steps": [{"id": s.step_id, "state": s.state} for s in self.steps],
+            "plan": self.plan.id, "restart": self.restart, "steps": [{"id": s.step_id, "state": s.state} for s in self.steps],
         }
 
 
@@ -91,23 +101,35 @@ class Journal:
         with FileLock(self._dir / "lock", 0.0, busy="another-installation"):
             yield
 
-    def begin(self, verb: str, plan: Plan) -> int:
+    def begin(self, verb: str, plan: Plan, *, boot: str = "") -> int:
         """A transaction starts; returns its number."""
         with self._writing() as db:
-            cursor = db.execute("INSERT INTO txn (verb, brand, plan, state, started) VALUES (?, ?, ?, 'running', ?)",
-                                (verb, plan.brand, msgspec.json.encode(plan).decode(), _now()))
+            cursor = db.execute("INSERT INTO txn (verb, brand, plan, state, started, boot) VALUES (?, ?, ?, 'running', ?, ?)",
+                                (verb, plan.brand, msgspec.json.encode(plan).decode(), _now(), boot))
             return int(cursor.lastrowid or 0)
 
-    def intend(self, txn: int, seq: int, step_id: str, before: dict[str, Any]) -> None:
-        """On disk before the step touches anything."""
+    def intend(self, txn: int, seq: int, step_id: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+        """On disk before the step touches anything: what is there, and what will be there as far as that is known."""
         with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO step (txn, seq, step_id, state, before) VALUES (?, ?, ?, 'intended', ?)",
-                       (txn, seq, step_id, json.dumps(before)))
+            db.execute("INSERT OR REPLACE INTO step (txn, seq, step_id, state, before, after) VALUES (?, ?, ?, 'intended', ?, ?)",
+                       (txn, seq, step_id, json.dumps(before), json.dumps(after)))
 
     def done(self, txn: int, seq: int, after: dict[str, Any]) -> None:
         """The step has had its effect."""
         with self._writing() as db:
             db.execute("UPDATE step SET state = 'done', after = ? WHERE txn = ? AND seq = ?", (json.dumps(after), txn, seq))
+
+    def repaired(self, txn: int, seq: int, repaired: int, after: dict[str, Any]) -> None:
+        """A step of a repair has had its effect, and the transaction that it repairs is whole again in this step."""
+        with self._writing() as db:
+            db.execute("UPDATE step SET state = 'repaired' WHERE txn = ? AND seq = ?", (txn, seq))
+            db.execute("UPDATE step SET after = ? WHERE txn = ? AND seq = ?", (json.dumps(after), repaired, seq))
+
+    def undoing(self, txn: int, seq: int) -> None:
+        """On disk before a step that is done is taken back."""
+        with self._writing() as db:
+            db.execute("UPDATE step SET state = CASE state WHEN 'shared' THEN 'releasing' ELSE 'undoing' END"
+                       " WHERE txn = ? AND seq = ? AND state IN ('done', 'shared')", (txn, seq))
 
     def undone(self, txn: int, seq: int, state: str = "undone", after: dict[str, Any] | None = None) -> None:
         """The step was taken back; or it was found done ("skipped"), left alone because of what others did ("kept"), or left
@@ -117,24 +139,33 @@ class Journal:
                 db.execute("UPDATE step SET after = ? WHERE txn = ? AND seq = ?", (json.dumps(after), txn, seq))
             db.execute("UPDATE step SET state = ? WHERE txn = ? AND seq = ?", (state, txn, seq))
 
-    def finish(self, txn: int, state: str, message: str = "") -> None:
-        """The transaction ends as "done", "undone" or "removed"."""
+    def finish(self, txn: int, state: str, message: str = "", *, restart: bool = False) -> None:
+        """The transaction ends as "done", "undone", "repaired" or "removed"."""
         with self._writing() as db:
-            db.execute("UPDATE txn SET state = ?, ended = ?, message = ? WHERE id = ?", (state, _now(), message, txn))
-        installed.publish(self._dir, (record.plan for record in self.records()))
+            db.execute("UPDATE txn SET state = ?, ended = ?, message = ?, restart = ? WHERE id = ?",
+                       (state, _now(), message, int(restart), txn))
+        self.publish()
+
+    def publish(self) -> None:
+        """Bring the list for everyone in line with the record; a sudden end may have come between the two."""
+        if self._file.exists():
+            installed.publish(self._dir, (record.plan for record in self.records()))
 
     def open_transactions(self) -> tuple[Record, ...]:
-        """Those that were begun and have not ended, newest first."""
-        return tuple(reversed(self._records("state IN ('running', 'removing')")))
+        """Those that were begun and have not ended, newest first; also those that are removed, but for a step that was left to
+        another brand and was being taken back when that was removed."""
+        return tuple(reversed(self._records("state IN ('running', 'removing') OR state = 'removed' AND id IN"
+                                            " (SELECT txn FROM step WHERE state = 'releasing')")))
 
     def reopen(self, txn: int) -> None:
         """An uninstall that could not even begin leaves the transaction as it was."""
         with self._writing() as db:
+            db.execute("UPDATE step SET state = 'done' WHERE txn = ? AND state = 'undoing'", (txn,))
             db.execute("UPDATE txn SET state = 'done' WHERE id = ?", (txn,))
 
     def shared(self) -> tuple[Record, ...]:
         """Transactions that are removed but for steps that another brand needed then, oldest first."""
-        return tuple(r for r in self._records("state = 'removed'") if any(s.state == "shared" for s in r.steps))
+        return tuple(r for r in self._records("state = 'removed'") if any(s.state in ("shared", "releasing") for s in r.steps))
 
     def mark_removing(self, txn: int) -> None:
         """An uninstall begins; should it be cut off, it is gone on with."""
@@ -161,11 +192,12 @@ class Journal:
         if not self._file.exists():
             return ()
         with self._reading() as db:
-            rows = db.execute(f"SELECT id, verb, state, started, ended, message, plan FROM txn WHERE {where} ORDER BY id",  # noqa: S608 - constant text
-                              values).fetchall()
+            columns = "id, verb, state, started, ended, message, plan, boot, restart"
+            rows = db.execute(f"SELECT {columns} FROM txn WHERE {where} ORDER BY id", values).fetchall()  # noqa: S608 - constant text
             return tuple(
                 Record(id=row[0], verb=row[1], state=row[2], started=row[3], ended=row[4], message=row[5],
-                       plan=msgspec.json.decode(row[6], type=Plan), steps=self._steps(db, row[0]))
+                       plan=msgspec.json.decode(row[6], type=Plan), steps=self._steps(db, row[0]), boot=row[7],
+                       restart=bool(row[8]))
                 for row in rows)
 
     @staticmethod
@@ -217,9 +249,7 @@ class Journal:
             raise HostError("journal-newer", f"The record {self._file} was written by a newer Keyfit.",
                             hint="Install that version again.")
         if version < SCHEMA_VERSION:
-            with db:
-                db.executescript(SCHEMA)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            _bring_up_to_date(db)
         return db
 
     def _make_directory(self) -> None:
@@ -247,6 +277,16 @@ class Journal:
                                 hint="Free some disk space, or check the rights and the disk.")
         return HostError("journal-damaged", f"The record {self._file} cannot be read: {text}.",
                          hint="Keep the file; it tells what was installed. Restore it from a backup, or ask for help.")
+
+
+def _bring_up_to_date(db: sqlite3.Connection) -> None:
+    """All or nothing, and by one process only."""
+    with db:
+        db.execute("BEGIN IMMEDIATE")
+        for statements in SCHEMAS[db.execute("PRAGMA user_version").fetchone()[0]:]:
+            for statement in statements:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _storage(path: Path, error: OSError) -> StorageError:

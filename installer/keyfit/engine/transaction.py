@@ -1,6 +1,11 @@
-"""Carries a plan out, or takes it back: journalled step by step, undone when a step fails, recoverable after a power cut."""
+"""Carries a plan out, takes it back or repairs it: journalled step by step, undone when a step fails, recoverable after a power
+cut.
 
-from collections.abc import Callable
+Before a step acts, the journal holds what was there and what will be there. So what an interrupted step did can be told from
+what others did since; they are never overwritten.
+"""
+
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -8,10 +13,16 @@ from msgspec import Struct
 from keyfit.core.plan import identities
 from keyfit.engine import steps
 from keyfit.engine.journal import Journal, Record, StepRecord
-from keyfit.engine.steps.base import Fetch
+from keyfit.engine.steps import packagetools
+from keyfit.engine.steps.base import Fetch, State
 from keyfit.errors import InterruptedChangeError, KeyfitError, Outcome, UserError
-from keyfit.model.plan import DistributionPackages, Plan, Step, Wait
+from keyfit.model.plan import Change, DistributionPackages, PackageFile, Plan, Step, Wait
 from keyfit.ports import Host, Reporter
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+"""Another one after every start of the machine (random(4), Linux)."""
+UNDER_WAY = ("intended", "undoing", "releasing")
+"""States of a step that may be half-way; "releasing" is the taking back of one that was left to another brand."""
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -21,6 +32,8 @@ class Result(Struct, frozen=True, kw_only=True):
         kept: what was left alone because somebody else changed or needs it, one line each.
         repaired: ids of steps that were done again.
         notes: what `recover` did, one line a transaction.
+
+    The outcome is DONE, or RESTART_REQUIRED if all was done and takes effect when the machine has been started again.
     """
 
     outcome: Outcome = Outcome.DONE
@@ -40,24 +53,38 @@ def carry_out(plan: Plan, *, host: Host, journal: Journal, fetch: Fetch, reporte
         InterruptedChangeError: it failed and could not be taken back: `recover` is needed.
     """
     with journal.locked():
-        if journal.open_transactions():
-            raise InterruptedChangeError("interrupted", "An earlier change was interrupted and has to be put right first.",
-                                         hint="sudo keyfit recover")
-        _fetch_all(plan, fetch, reporter)
-        txn = journal.begin(verb, plan)
+        _refuse_interrupted(journal)
+        _fetch_all((step.change for step in plan.steps), fetch, reporter)
+        _refuse_unfinished((step.change for step in plan.steps), host)
+        boot = boot_id(host)
+        txn = journal.begin(verb, plan, boot=boot)
+        restart = plan.restart
         try:
             for seq, step in enumerate(plan.steps):
                 for due in (w for w in plan.waits if w.before == step.id):
                     wait(due)
-                _do(step, seq, txn, host=host, journal=journal, fetch=fetch, reporter=reporter)
+                after = _do(step, seq, txn, host=host, journal=journal, fetch=fetch, reporter=reporter)
+                restart = restart or bool(after.get("restart"))
         except KeyboardInterrupt as error:
             _take_back(txn, host=host, journal=journal, reporter=reporter, cause="cancelled")
             raise UserError("cancelled", "Cancelled; what was done has been taken back.", outcome=Outcome.CANCELLED) from error
         except KeyfitError as error:
             _take_back(txn, host=host, journal=journal, reporter=reporter, cause=error.message)
             raise
-        journal.finish(txn, "done")
-    return Result()
+        restart = restart and bool(boot)
+        journal.finish(txn, "done", restart=restart)
+    return Result(outcome=Outcome.RESTART_REQUIRED if restart else Outcome.DONE)
+
+
+def boot_id(host: Host) -> str:
+    """Which start of the machine this is; "" for a tree that is not running, in which nothing waits for a restart."""
+    return (host.read_bytes(BOOT_ID) or b"").decode("ascii", "replace").strip() if host.facts().root == "/" else ""
+
+
+def restart_pending(host: Host, journal: Journal) -> tuple[str, ...]:
+    """Brands whose install takes effect only when the machine has been started again, which it has not been since."""
+    boot = boot_id(host)
+    return tuple(sorted({r.plan.brand for r in journal.records() if r.restart and r.boot == boot}))
 
 
 def uninstall(brand: str, *, host: Host, journal: Journal, reporter: Reporter, latest_only: bool = False) -> Result:
@@ -67,74 +94,127 @@ def uninstall(brand: str, *, host: Host, journal: Journal, reporter: Reporter, l
         latest_only: only the last transaction, for an install that did not prove itself.
     """
     with journal.locked():
-        records = list(reversed(journal.records(brand)))
+        _refuse_interrupted(journal)
+        records = list(reversed(journal.records(brand)))[:1 if latest_only else None]
+        _refuse_unfinished((step.change for record in records for step in record.plan.steps), host)
         kept: list[str] = []
-        for record in records[:1] if latest_only else records:
+        for record in records:
             kept += _remove(record, host=host, journal=journal, reporter=reporter)
         _release_shared(host=host, journal=journal, reporter=reporter)
     return Result(kept=tuple(kept))
 
 
 def repair(brand: str, *, host: Host, journal: Journal, reporter: Reporter, fetch: Fetch) -> Result:
-    """Do again every recorded step whose effect is gone."""
-    repaired = []
+    """Do again every recorded step whose effect is gone. Each is journalled for itself: what was repaired stays so.
+
+    Raises:
+        KeyfitError: a step could not be repaired; it has been taken back.
+        InterruptedChangeError: it could not be taken back either: `recover` is needed.
+    """
+    repaired: list[str] = []
     with journal.locked():
+        _refuse_interrupted(journal)
         for record in journal.records(brand):
-            by_id = {s.step_id: s for s in record.steps}
-            for step in record.plan.steps:
-                known = by_id.get(step.id)
-                if known is None or known.state != "done" or steps.detect(step.change, host).satisfied:
-                    continue
-                reporter.step(step.id, "start", step.action)
-                after = steps.apply(step.change, host, steps.detect(step.change, host).before, fetch)
-                journal.done(record.id, known.seq, _merged(known.after, after))
-                reporter.step(step.id, "done", step.action)
-                repaired.append(step.id)
+            repaired += _repair(record, host=host, journal=journal, reporter=reporter, fetch=fetch)
     return Result(repaired=tuple(repaired))
 
 
 def recover(*, host: Host, journal: Journal, reporter: Reporter) -> Result:
-    """Put right what was interrupted: an install whose steps were all done is finished, any other is taken back; an uninstall
-    is gone on with. Ends in one run."""
+    """Put right what was interrupted: an install whose steps were all done is finished, any other is taken back, and so is the
+    step of a repair; an uninstall is gone on with. Ends in one run, and may itself be interrupted."""
     notes = []
     with journal.locked():
         for record in journal.open_transactions():
-            if record.state == "removing":
+            if record.state == "removed":
+                notes.append(f"{record.plan.brand}: what was left to another brand is taken back")
+            elif record.state == "removing":
                 kept = _remove(record, host=host, journal=journal, reporter=reporter)
-                _release_shared(host=host, journal=journal, reporter=reporter)
                 notes.append(f"{record.plan.brand}: the uninstall was finished" + "".join(f"; {k}" for k in kept))
             elif len(record.steps) == len(record.plan.steps) and all(s.state in ("done", "skipped") for s in record.steps):
-                journal.finish(record.id, "done", "finished by recover")
+                restart = record.plan.restart or any(s.after.get("restart") for s in record.steps)
+                journal.finish(record.id, "done", "finished by recover", restart=restart and bool(record.boot))
                 notes.append(f"{record.plan.brand}: all steps had been done; the install was finished")
             else:
                 _take_back(record.id, host=host, journal=journal, reporter=reporter, cause="interrupted")
-                notes.append(f"{record.plan.brand}: the install was interrupted and has been taken back")
-    return Result(notes=tuple(notes))
+                what = ("the repair was interrupted and has been taken back; repair it again" if record.verb == "repair"
+                        else "the install was interrupted and has been taken back")
+                notes.append(f"{record.plan.brand}: {what}")
+        _release_shared(host=host, journal=journal, reporter=reporter)
+        journal.publish()
+    return Result(notes=tuple(notes), outcome=Outcome.RESTART_REQUIRED if restart_pending(host, journal) else Outcome.DONE)
 
 
-def _fetch_all(plan: Plan, fetch: Fetch, reporter: Reporter) -> None:
-    needed = [p for p in (steps.payload_of(s.change) for s in plan.steps) if p is not None]
+def _refuse_interrupted(journal: Journal) -> None:
+    if journal.open_transactions():
+        raise InterruptedChangeError("interrupted", "An earlier change was interrupted and has to be put right first.",
+                                     hint="sudo keyfit recover")
+
+
+def _refuse_unfinished(changes: Iterable[Change], host: Host) -> None:
+    """Nothing is begun while the package manager is at work for others, or was cut off by them."""
+    if any(packagetools.is_package(change) for change in changes):
+        packagetools.refuse_unfinished(host)
+
+
+def _fetch_all(changes: Iterable[Change], fetch: Fetch, reporter: Reporter) -> None:
+    needed = [p for p in map(steps.payload_of, changes) if p is not None]
     if needed:
         reporter.stage("Fetching " + ", ".join(p.file for p in needed))
         for payload in needed:
             fetch(payload)
 
 
-def _do(step: Step, seq: int, txn: int, *, host: Host, journal: Journal, fetch: Fetch, reporter: Reporter) -> None:
+def _do(step: Step, seq: int, txn: int, *, host: Host, journal: Journal, fetch: Fetch, reporter: Reporter) -> State:
     found = steps.detect(step.change, host)
-    journal.intend(txn, seq, step.id, found.before)
     if found.satisfied:
+        journal.intend(txn, seq, step.id, found.before, {})
         journal.undone(txn, seq, "skipped")
         reporter.step(step.id, "skip", step.action)
-        return
+        return {}
+    after = _act(step, seq, txn, found.before, host=host, journal=journal, fetch=fetch, reporter=reporter)
+    journal.done(txn, seq, after)
+    reporter.step(step.id, "done", step.action)
+    return after
+
+
+def _act(step: Step, seq: int, txn: int, before: State, *, host: Host, journal: Journal, fetch: Fetch,
+         reporter: Reporter) -> State:
     reporter.step(step.id, "start", step.action)
     try:
-        after = steps.apply(step.change, host, found.before, fetch)
+        journal.intend(txn, seq, step.id, before, steps.expect(step.change, host, before, fetch))
+        return steps.apply(step.change, host, before, fetch)
     except KeyfitError:
         reporter.step(step.id, "failed", step.action)
         raise
-    journal.done(txn, seq, after)
-    reporter.step(step.id, "done", step.action)
+
+
+def _repair(record: Record, *, host: Host, journal: Journal, reporter: Reporter, fetch: Fetch) -> list[str]:
+    known = {s.step_id: s for s in record.steps if s.state == "done"}
+    broken = [step for step in record.plan.steps if step.id in known and not steps.detect(step.change, host).satisfied]
+    if not broken:
+        return []
+    _fetch_all((step.change for step in broken), fetch, reporter)
+    _refuse_unfinished((step.change for step in broken), host)
+    txn = journal.begin("repair", record.plan, boot=boot_id(host))
+    repaired = []
+    try:
+        for step in broken:
+            found = steps.detect(step.change, host)
+            if not found.satisfied:  # a step before may have brought it along
+                own = known[step.id]
+                after = _act(step, own.seq, txn, found.before, host=host, journal=journal, fetch=fetch, reporter=reporter)
+                journal.repaired(txn, own.seq, record.id, _merged(own.after, after))
+                reporter.step(step.id, "done", step.action)
+                repaired.append(step.id)
+    except KeyboardInterrupt as error:
+        _take_back(txn, host=host, journal=journal, reporter=reporter, cause="cancelled")
+        raise UserError("cancelled", "Cancelled; the step that was being repaired has been taken back.",
+                        outcome=Outcome.CANCELLED) from error
+    except KeyfitError as error:
+        _take_back(txn, host=host, journal=journal, reporter=reporter, cause=error.message)
+        raise
+    journal.finish(txn, "repaired")
+    return repaired
 
 
 def _take_back(txn: int, *, host: Host, journal: Journal, reporter: Reporter, cause: str) -> None:
@@ -167,7 +247,8 @@ def _remove(record: Record, *, host: Host, journal: Journal, reporter: Reporter)
         kept = _undo_steps(record, host=host, journal=journal, reporter=reporter)
     except KeyfitError as error:
         now = next(r for r in journal.open_transactions() if r.id == record.id)
-        if now.steps == record.steps and record.state == "done":
+        untouched = all(s.state in (was.state, "undoing") for s, was in zip(now.steps, record.steps, strict=True))
+        if record.state == "done" and untouched and not packagetools.is_unfinished(host):
             journal.reopen(record.id)
             raise
         raise InterruptedChangeError("undo-failed", f"Not everything could be taken back: {error.message}",
@@ -177,8 +258,9 @@ def _remove(record: Record, *, host: Host, journal: Journal, reporter: Reporter)
 
 
 def _undo_steps(record: Record, *, host: Host, journal: Journal, reporter: Reporter,
-                states: tuple[str, ...] = ("done", "intended")) -> list[str]:
+                states: tuple[str, ...] = ("done", "intended", "undoing")) -> list[str]:
     """Undo the steps that are in one of `states`, last first; what was left alone, one line each."""
+    _ready_package_tools(record, host, states)
     by_id = {step.id: step for step in record.plan.steps}
     kept = []
     for done in sorted(record.steps, key=lambda s: s.seq, reverse=True):
@@ -190,9 +272,27 @@ def _undo_steps(record: Record, *, host: Host, journal: Journal, reporter: Repor
     return kept
 
 
+def _ready_package_tools(record: Record, host: Host, states: tuple[str, ...]) -> None:
+    """What a package step that was cut off left is put right; what others left is none of our business, and in the way."""
+    by_id = {step.id: step.change for step in record.plan.steps}
+    packages = [(by_id[s.step_id], s) for s in record.steps if s.state in states and packagetools.is_package(by_id[s.step_id])]
+    ours = {name for change, done in packages if done.state in UNDER_WAY for name in _brought(change, done.before, host)}
+    if any(done.state in UNDER_WAY for _, done in packages):
+        packagetools.put_right(host, ours)
+    elif packages:
+        packagetools.refuse_unfinished(host)
+
+
+def _brought(change: Change, before: State, host: Host) -> set[str]:
+    """Packages that may have come with a step that was cut off."""
+    if isinstance(change, PackageFile):
+        return {change.name}
+    return packagetools.unfinished(host) - set(before.get("installed", ()))
+
+
 def _undo_step(step: Step, done: StepRecord, record: Record, *, host: Host, journal: Journal) -> str:
     others = [r for r in journal.records() if r.id != record.id and r.plan.brand != record.plan.brand]
-    needed = {key: r.plan.brand for r in others for key in needs(r.plan)}
+    needed = {key: r.plan.brand for r in others for key in needs(r.plan)} if record.verb != "repair" else {}
     needing = sorted({needed[key] for key in identities(step.change) if key in needed})
     after = done.after
     if isinstance(step.change, DistributionPackages) and "added" in after:
@@ -201,6 +301,7 @@ def _undo_step(step: Step, done: StepRecord, record: Record, *, host: Host, jour
     elif needing:
         journal.undone(record.id, done.seq, "shared")
         return f"{step.action}: stays, because {', '.join(needing)} needs it too"
+    journal.undoing(record.id, done.seq)
     text = steps.undo(step.change, host, done.before, after)
     if needing:
         left = [name for name in done.after["added"] if host.installed(name)]
@@ -213,7 +314,7 @@ def _undo_step(step: Step, done: StepRecord, record: Record, *, host: Host, jour
 def _release_shared(*, host: Host, journal: Journal, reporter: Reporter) -> None:
     """Take back what brands removed earlier had left for a brand that is gone now too."""
     for record in reversed(journal.shared()):
-        _undo_steps(record, host=host, journal=journal, reporter=reporter, states=("shared",))
+        _undo_steps(record, host=host, journal=journal, reporter=reporter, states=("shared", "releasing"))
 
 
 def needs(plan: Plan) -> set[str]:

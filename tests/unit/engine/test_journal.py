@@ -23,9 +23,11 @@ def test_reading_makes_nothing(tmp_path: Path) -> None:
 
 def test_the_state_before_is_on_disk_before_the_change(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.intend(journal.begin("install", PLAN), 0, "step-0", {"old": "äöü"})
+    journal.intend(journal.begin("install", PLAN), 0, "step-0", {"old": "äöü"}, {"new": "ß"})
     (seen,) = Journal(tmp_path).open_transactions()
-    assert (seen.plan, seen.state, seen.steps[0].before, seen.steps[0].state) == (PLAN, "running", {"old": "äöü"}, "intended")
+    (step,) = seen.steps
+    assert (seen.plan, seen.state) == (PLAN, "running")
+    assert (step.state, step.before, step.after) == ("intended", {"old": "äöü"}, {"new": "ß"})
 
 
 def test_commits_are_synced_to_the_disk(tmp_path: Path) -> None:

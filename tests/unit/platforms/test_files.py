@@ -58,7 +58,7 @@ def escape(request: pytest.FixtureRequest, tree: Path, outside: Path) -> str:
 
 
 def test_what_was_written_is_read(files: RootedFiles, tree: Path) -> None:
-    files.write_bytes("/etc/udev/rules.d/70-token.rules", b"rule\n", 0o644)
+    files.write_bytes("/etc/udev/rules.d/70-token.rules", b"rule\n", 0o644, expected=None)
 
     assert files.read_bytes("/etc/udev/rules.d/70-token.rules", LIMIT) == b"rule\n"
     assert (tree / "etc/udev/rules.d/70-token.rules").read_bytes() == b"rule\n"
@@ -66,7 +66,7 @@ def test_what_was_written_is_read(files: RootedFiles, tree: Path) -> None:
 
 
 def test_a_link_that_stays_inside_is_followed(files: RootedFiles, tree: Path) -> None:
-    files.write_bytes("/lib/modprobe.d/token.conf", b"blacklist x\n", 0o644)
+    files.write_bytes("/lib/modprobe.d/token.conf", b"blacklist x\n", 0o644, expected=None)
 
     assert (tree / "usr/lib/modprobe.d/token.conf").exists()
     assert (tree / "lib").is_symlink()
@@ -86,7 +86,7 @@ def test_the_target_of_a_file_link_is_replaced_and_the_link_stays(files: RootedF
     (tree / "etc/list").symlink_to("../usr/lib/list")
     (tree / "usr/lib/list").write_bytes(b"old")
 
-    files.write_bytes("/etc/list", b"new", 0o644)
+    files.write_bytes("/etc/list", b"new", 0o644, expected=b"old")
 
     assert (tree / "etc/list").is_symlink()
     assert (tree / "usr/lib/list").read_bytes() == b"new"
@@ -101,7 +101,8 @@ def test_links_that_lead_in_a_circle_are_named(files: RootedFiles, tree: Path) -
     (tree / "etc/a").symlink_to("b")
     (tree / "etc/b").symlink_to("a")
 
-    for operation in (lambda: files.read_bytes("/etc/a/x", LIMIT), lambda: files.write_bytes("/etc/a", b"", 0o644)):
+    for operation in (lambda: files.read_bytes("/etc/a/x", LIMIT),
+                      lambda: files.write_bytes("/etc/a", b"", 0o644, expected=None)):
         with pytest.raises(HostError) as caught:
             operation()
         assert caught.value.code == "link-loop"
@@ -117,14 +118,14 @@ def test_d3_nothing_is_read_through_a_link_out_of_the_root(files: RootedFiles, e
 
 
 def test_d3_nothing_is_written_through_a_link_out_of_the_root(files: RootedFiles, escape: str, outside: Path) -> None:
-    files.write_bytes(f"{escape}/new", b"x", 0o644)
+    files.write_bytes(f"{escape}/new", b"x", 0o644, expected=None)
 
     assert sorted(p.name for p in outside.iterdir()) == ["secret"]
     assert files.read_bytes(f"{escape}/new", LIMIT) == b"x", "it lies where the link leads as seen from the tree"
 
 
 def test_d4_nothing_is_removed_through_a_link_out_of_the_root(files: RootedFiles, escape: str, outside: Path) -> None:
-    files.remove_file(f"{escape}/secret")
+    files.remove_file(f"{escape}/secret", expected=b"secret")
     files.remove_empty_directories(escape, [escape])
 
     assert (outside / "secret").read_bytes() == b"secret"
@@ -134,8 +135,8 @@ def test_d4_a_link_is_removed_and_not_what_it_points_to(files: RootedFiles, tree
     (tree / "etc/link").symlink_to(outside / "secret")
     (tree / "etc/near").symlink_to("../usr/lib")
 
-    files.remove_file("/etc/link")
-    files.remove_file("/etc/near")
+    files.remove_file("/etc/link", expected=b"")
+    files.remove_file("/etc/near", expected=b"")
 
     assert not (tree / "etc/link").is_symlink()
     assert (outside / "secret").exists()
@@ -169,14 +170,21 @@ def test_d3_a_directory_that_is_swapped_for_a_link_all_the_time_never_leads_out(
         assert swapper.stdout is not None
         assert swapper.stdout.readline() == "swapping\n"
 
-        answers = set()
+        answers, codes, written = set(), set(), 0
         for _ in range(5_000):
             answers.add(files.read_bytes("/place/secret", LIMIT))
-            files.write_bytes("/place/secret", b"mine", 0o644)
-            files.remove_file("/place/secret")
+            try:
+                files.write_bytes("/place/secret", b"mine", 0o644, expected=None)
+                written += 1
+                files.remove_file("/place/secret", expected=b"mine")
+            except HostError as error:  # what was written before lies where the name leads this time
+                codes.add(error.code)
+                files.remove_file("/place/secret", expected=b"mine")
         swaps = int(swapper.communicate("stop")[0])
 
         assert swaps > 1_000
+        assert written > 1_000
+        assert codes == {"changed-meanwhile"}
         assert b"secret" not in answers
         assert {p.name: p.read_bytes() for p in outside.iterdir()} == {"secret": b"secret"}
 
@@ -184,7 +192,7 @@ def test_d3_a_directory_that_is_swapped_for_a_link_all_the_time_never_leads_out(
 def test_d5_a_hard_link_of_a_file_keeps_its_content(files: RootedFiles, tree: Path, outside: Path) -> None:
     os.link(outside / "secret", tree / "etc/log")
 
-    files.write_bytes("/etc/log", b"new", 0o644)
+    files.write_bytes("/etc/log", b"new", 0o644, expected=b"secret")
 
     assert (outside / "secret").read_bytes() == b"secret"
 
@@ -201,7 +209,7 @@ def test_owner_mode_and_attributes_of_an_existing_file_stay(files: RootedFiles, 
         path.chmod(0o4710)
     os.setxattr(path, "user.note", b"kept")
 
-    files.write_bytes("/etc/kept", b"new", 0o644)
+    files.write_bytes("/etc/kept", b"new", 0o644, expected=b"old")
 
     now = path.stat()
     assert stat.S_IMODE(now.st_mode) == 0o4710
@@ -212,7 +220,7 @@ def test_owner_mode_and_attributes_of_an_existing_file_stay(files: RootedFiles, 
 def test_new_files_and_directories_have_their_mode_whatever_the_umask(files: RootedFiles, tree: Path) -> None:
     before = os.umask(0o077)
     try:
-        files.write_bytes("/opt/keyfit/brands/x", b"", 0o644)
+        files.write_bytes("/opt/keyfit/brands/x", b"", 0o644, expected=None)
     finally:
         os.umask(before)
 
@@ -240,7 +248,7 @@ def test_d7_a_write_that_fails_leaves_the_old_file_and_says_what_to_do(
     (tree / "etc/list").write_bytes(b"old")
 
     with pytest.raises(StorageError) as caught:
-        files.write_bytes("/etc/list", b"new", 0o644)
+        files.write_bytes("/etc/list", b"new", 0o644, expected=b"old")
 
     assert (tree / "etc/list").read_bytes() == b"old"
     assert [p.name for p in (tree / "etc").iterdir()] == ["list"], "no temporary file stays"
@@ -256,9 +264,9 @@ from keyfit.errors import StorageError
 from keyfit.platforms.linux.files import RootedFiles
 from tests.sim.sysfstree import tree_folder
 files = RootedFiles(sys.argv[1])
-files.write_bytes("/list", b"old", 0o644)
+files.write_bytes("/list", b"old", 0o644, expected=None)
 try:
-    files.write_bytes("/list", b"x" * 2_000_000, 0o644)
+    files.write_bytes("/list", b"x" * 2_000_000, 0o644, expected=b"old")
 except StorageError as error:
     print(error.code, files.read_bytes("/list", 100), os.listdir(sys.argv[1]))
 """
@@ -278,7 +286,7 @@ def test_a_file_where_a_directory_is_needed_is_named(files: RootedFiles, tree: P
     (tree / "etc/udev").write_bytes(b"")
 
     with pytest.raises(StorageError) as caught:
-        files.write_bytes("/etc/udev/rules.d/x", b"", 0o644)
+        files.write_bytes("/etc/udev/rules.d/x", b"", 0o644, expected=None)
     assert caught.value.message == "/etc/udev/rules.d/x cannot be written: Not a directory."
     assert files.read_bytes("/etc/udev/rules.d/x", LIMIT) is None
 
@@ -290,7 +298,7 @@ def test_what_is_no_file_is_neither_read_nor_replaced(files: RootedFiles, tree: 
     with pytest.raises(HostError) as reading:
         files.read_bytes("/etc/odd", LIMIT)
     with pytest.raises(StorageError) as writing:
-        files.write_bytes("/etc/odd", b"x", 0o644)
+        files.write_bytes("/etc/odd", b"x", 0o644, expected=None)
     assert (reading.value.code, writing.value.code) == ("not-a-file", "not-a-file")
 
 
@@ -312,8 +320,8 @@ def test_no_descriptor_is_left_open(files: RootedFiles, tree: Path, escape: str)
         files.missing_directories(path)
         files.glob(path, "*")
         files.remove_empty_directories(path, [])
-    files.write_bytes("/a/b/c", b"", 0o644)
-    files.remove_file("/a/b/c")
+    files.write_bytes("/a/b/c", b"", 0o644, expected=None)
+    files.remove_file("/a/b/c", expected=b"")
 
     assert set(os.listdir("/proc/self/fd")) == before
 
@@ -324,8 +332,8 @@ def test_no_descriptor_is_left_open(files: RootedFiles, tree: Path, escape: str)
 def test_directories_that_were_made_are_found_before_and_removed_after(files: RootedFiles, tree: Path) -> None:
     path = "/etc/udev/rules.d/x"
     made = files.missing_directories(path)
-    files.write_bytes(path, b"", 0o644)
-    files.remove_file(path)
+    files.write_bytes(path, b"", 0o644, expected=None)
+    files.remove_file(path, expected=b"")
     files.remove_empty_directories(path, made)
 
     assert made == ("/etc/udev", "/etc/udev/rules.d")
@@ -334,10 +342,10 @@ def test_directories_that_were_made_are_found_before_and_removed_after(files: Ro
 
 
 def test_d4_directories_that_are_not_ours_or_not_empty_stay(files: RootedFiles, tree: Path) -> None:
-    files.write_bytes("/etc/foo/ours/x", b"", 0o644)
-    files.write_bytes("/etc/foo/other", b"", 0o644)
+    files.write_bytes("/etc/foo/ours/x", b"", 0o644, expected=None)
+    files.write_bytes("/etc/foo/other", b"", 0o644, expected=None)
     (tree / "etc/fo").mkdir()
-    files.remove_file("/etc/foo/ours/x")
+    files.remove_file("/etc/foo/ours/x", expected=b"")
 
     files.remove_empty_directories("/etc/foo/ours/x", ["/etc/foo", "/etc/foo/ours", "/etc/fo"])
 
@@ -347,8 +355,8 @@ def test_d4_directories_that_are_not_ours_or_not_empty_stay(files: RootedFiles, 
 
 
 def test_removing_what_is_not_there_is_nothing(files: RootedFiles) -> None:
-    files.remove_file("/etc/none")
-    files.remove_file("/none/none")
+    files.remove_file("/etc/none", expected=b"")
+    files.remove_file("/none/none", expected=b"")
 
 
 def test_glob_is_sorted_and_takes_names_only(files: RootedFiles, tree: Path) -> None:

@@ -6,20 +6,21 @@ Sources: apt-get(8), dpkg(1), dnf(8).
 
 import re
 
+from keyfit.engine.steps import packagetools
 from keyfit.engine.steps.base import Detected, Fetch, State
 from keyfit.engine.steps.ccid_list_entry import BUNDLES, restart_daemon
+from keyfit.engine.steps.packagetools import INSTALL_TIMEOUT_S, LOCK_WAIT_S
 from keyfit.errors import BusyError, HostError, KeyfitError, NetworkError, Outcome, StorageError
 from keyfit.model.plan import DistributionPackages
 from keyfit.ports import Completed, Host
 
-INSTALL_TIMEOUT_S = 1800.0
-"""A slow machine with a slow network; an install that takes longer has hung."""
-LOCK_WAIT_S = 30
-"""How long apt waits for another package tool to finish before it gives up."""
-APT_OPTIONS = ("-q", "-y", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={LOCK_WAIT_S}",
+APT_OPTIONS = ("-q", "-y", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={LOCK_WAIT_S:.0f}",
                "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold",
                "-o", "APT::Get::AllowUnauthenticated=false", "-o", "APT::Get::Remove=false")
 """Never asks, never replaces a changed configuration file, never takes unsigned packages, never removes anything."""
+SIMULATION_TIMEOUT_S = 120.0
+_APT_INSTALL = re.compile(r"^Inst (\S+) (?:\[[^]]*\] )?\((\S+)", re.MULTILINE)
+"""A line of apt-get's simulation: "Inst NAME [old version] (version archive [architecture])"."""
 _DPKG_REMOVE = re.compile(r"^(?:Remv|Purg) (\S+)", re.MULTILINE)
 
 
@@ -32,15 +33,27 @@ class Kind:
         return Detected(satisfied=all(name in versions for name in change.names),
                         before={"installed": sorted({*versions, *unpacked(host)})})
 
+    def expect(self, change: DistributionPackages, host: Host, before: State, fetch: Fetch) -> State:
+        """Names and versions of all that apt would install, by its own simulation. dnf is not asked."""
+        if change.manager != "apt":
+            return {}
+        done = host.run(["apt-get", "-s", *APT_OPTIONS, "install", *change.names], timeout_s=SIMULATION_TIMEOUT_S)
+        if done.returncode and _lists_are_old(done):
+            host.run(["apt-get", "-q", "update"], timeout_s=INSTALL_TIMEOUT_S, network=True)
+            done = host.run(["apt-get", "-s", *APT_OPTIONS, "install", *change.names], timeout_s=SIMULATION_TIMEOUT_S)
+        if done.returncode:
+            raise failure(done)
+        return {"expected": dict(_APT_INSTALL.findall(done.stdout))}
+
     def apply(self, change: DistributionPackages, host: Host, before: State, fetch: Fetch) -> State:
         """Install them; the difference in the package database is what was added."""
         drivers = host.glob(BUNDLES, "*.bundle")
         argv = (["apt-get", *APT_OPTIONS, "install", *change.names] if change.manager == "apt"
                 else ["dnf", "-q", "-y", "--setopt=install_weak_deps=False", "install", *change.names])
-        done = host.run(argv, timeout_s=INSTALL_TIMEOUT_S)
+        done = host.run(argv, timeout_s=INSTALL_TIMEOUT_S, network=True)
         if done.returncode and change.manager == "apt" and _lists_are_old(done):
-            host.run(["apt-get", "-q", "update"], timeout_s=INSTALL_TIMEOUT_S)
-            done = host.run(argv, timeout_s=INSTALL_TIMEOUT_S)
+            host.run(["apt-get", "-q", "update"], timeout_s=INSTALL_TIMEOUT_S, network=True)
+            done = host.run(argv, timeout_s=INSTALL_TIMEOUT_S, network=True)
         if done.returncode:
             raise failure(done)
         versions = host.package_versions()
@@ -57,11 +70,14 @@ class Kind:
         versions = host.package_versions()
         added = after.get("added")
         there = {*versions, *unpacked(host)}
-        if added is None:  # cut off: whatever is there now, if only half, and was not before came from us
-            added = sorted(there - set(before["installed"]))
+        if added is None:  # cut off: what is there now, if only half, was not there before, and was to come
+            expected = after.get("expected") or there
+            added = sorted(name for name in there - set(before["installed"]) if name in expected)
         present = [name for name in added if name in there]
         if not present:
             return ""
+        if change.manager == "apt":
+            present = self._without_stuck(host, present)
         removable = removal_set(host, present) if change.manager == "apt" else present
         kept = [name for name in present if name not in removable]
         if removable:
@@ -69,6 +85,18 @@ class Kind:
         if kept:
             return f"{', '.join(kept)} stayed, because other packages that were installed since need it"
         return ""
+
+
+    @staticmethod
+    def _without_stuck(host: Host, names: list[str]) -> list[str]:
+        """Have dpkg itself remove what apt will not touch: packages that were cut off while they were unpacked."""
+        if "reinst-required" in (host.unfinished_packages().get(name) for name in names):
+            stuck = [name for name in names if name in packagetools.unfinished(host)]
+            done = packagetools.dpkg(host, "--force-remove-reinstreq", "--purge", *stuck)
+            if done.returncode:
+                raise failure(done)
+            return [name for name in names if name not in stuck]
+        return names
 
 
 def unpacked(host: Host) -> set[str]:
@@ -83,8 +111,9 @@ def remove(host: Host, manager: str, names: list[str]) -> None:
     Raises:
         KeyfitError: see `failure`.
     """
-    argv = (["apt-get", "-q", "-y", "-o", f"DPkg::Lock::Timeout={LOCK_WAIT_S}", "-o", "APT::AutoRemove::RecommendsImportant=true",
-             "purge", *names] if manager == "apt" else ["dnf", "-q", "-y", "remove", "--noautoremove", *names])
+    argv = (["apt-get", "-q", "-y", "-o", f"DPkg::Lock::Timeout={LOCK_WAIT_S:.0f}",
+             "-o", "APT::AutoRemove::RecommendsImportant=true", "purge", *names] if manager == "apt"
+            else ["dnf", "-q", "-y", "remove", "--noautoremove", *names])
     done = host.run(argv, timeout_s=INSTALL_TIMEOUT_S)
     if done.returncode:
         raise failure(done)
@@ -94,7 +123,7 @@ def removal_set(host: Host, names: list[str]) -> list[str]:
     """The largest part of `names` whose removal takes nothing else with it, by apt's own simulation."""
     wanted = list(names)
     while wanted:
-        done = host.run(["apt-get", "-s", "-q", "-y", "purge", *wanted], timeout_s=120.0)
+        done = host.run(["apt-get", "-s", "-q", "-y", "purge", *wanted], timeout_s=SIMULATION_TIMEOUT_S)
         taken = {name.split(":")[0] for name in _DPKG_REMOVE.findall(done.stdout)}
         extra = taken - {name.split(":")[0] for name in names}
         if done.returncode == 0 and not extra:
@@ -110,7 +139,7 @@ def _needed_by(host: Host, others: set[str], names: list[str]) -> set[str]:
     """Those of `names` whose removal would take any of `others` with it, one at a time."""
     found = set()
     for name in names:
-        done = host.run(["apt-get", "-s", "-q", "-y", "purge", name], timeout_s=120.0)
+        done = host.run(["apt-get", "-s", "-q", "-y", "purge", name], timeout_s=SIMULATION_TIMEOUT_S)
         taken = {taken_name.split(":")[0] for taken_name in _DPKG_REMOVE.findall(done.stdout)}
         if done.returncode or taken & others:
             found.add(name)

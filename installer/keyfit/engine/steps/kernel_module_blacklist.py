@@ -13,18 +13,23 @@ class Kind:
         """Is the file there as we write it?"""
         return textfile.detect(host, change.path, content(change))
 
+    def expect(self, change: KernelModuleBlacklistFile, host: Host, before: State, fetch: Fetch) -> State:
+        """The hash of the file."""
+        return textfile.expect(content(change))
+
     def apply(self, change: KernelModuleBlacklistFile, host: Host, before: State, fetch: Fetch) -> State:
-        """Write it, and take the modules out of the running kernel where they are loaded."""
-        after = textfile.write(host, change.path, content(change))
+        """Write it, and take the modules out of the running kernel where they are loaded. One that is in use goes with the
+        next start of the machine."""
+        after = textfile.write(host, change.path, before, content(change))
         if host.facts().root == "/" and host.has_program("modprobe"):
             loaded = {line.split(" ")[0] for line in (host.read_bytes("/proc/modules") or b"").decode().splitlines()}
-            for module in (m for m in change.modules if m in loaded):
-                host.run(["modprobe", "-r", module])
+            in_use = [m for m in change.modules if m in loaded and host.run(["modprobe", "-r", m]).returncode]
+            after |= {"restart": True} if in_use else {}
         return after
 
     def undo(self, change: KernelModuleBlacklistFile, host: Host, before: State, after: State) -> str:
         """Delete the file; the kernel loads the modules again by itself when a device asks for them."""
-        return textfile.undo(host, change.path, before, content(change))
+        return textfile.undo(host, change.path, before, after, content(change))
 
 
 def content(change: KernelModuleBlacklistFile) -> bytes:

@@ -4,7 +4,7 @@ The list of modules is the text file pkcs11.txt in the database's folder; entrie
 kept to the byte. As root, the database is that of the user who asked for the rights.
 """
 
-import base64
+import hashlib
 import importlib
 import os
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from keyfit.core import nssmodules
+from keyfit.engine.steps import textfile
 from keyfit.engine.steps.base import Detected, Fetch, State
-from keyfit.errors import HostError, StorageError
 from keyfit.model.plan import NssModule
 from keyfit.ports import Host
 
@@ -23,8 +23,6 @@ NEWER_DATABASE = ".local/share/pki/nssdb"
 
 _posix: Any = os
 """The module `os`, typed loosely: on Windows it lacks `geteuid` and its like, and none of them is called there."""
-BESIDE = ".pkcs11.txt.keyfit"
-"""Name of the file that is written beside the list before it is renamed."""
 
 
 class Kind:
@@ -32,54 +30,62 @@ class Kind:
 
     def detect(self, change: NssModule, host: Host) -> Detected:
         """Is the module listed?"""
-        path = _list(change, host)
-        old = _read(path)
-        made = [str(p) for p in (path.parent, *path.parent.parents) if not p.exists()]
+        user = _invoking_user()
+        with _as_user(user):
+            path = _list(change, host)
+            old = host.read_bytes(path, nssmodules.MAX_BYTES)
+            made = list(host.missing_directories(path))
         return Detected(satisfied=old is not None and nssmodules.has(old, change.name, change.module),
-                        before={"old": None if old is None else base64.b64encode(old).decode(), "file": str(path),
-                                "made": made, "user": _invoking_user()})
+                        before={"old": textfile.encoded(old), "file": path, "made": made, "user": user})
+
+    def expect(self, change: NssModule, host: Host, before: State, fetch: Fetch) -> State:
+        """The list with the module; a database that is not there yet is begun with NSS's own module."""
+        return {"sha256": hashlib.sha256(_new(change, host, before)).hexdigest()}
 
     def apply(self, change: NssModule, host: Host, before: State, fetch: Fetch) -> State:
-        """Append it; a database that is not there yet is begun with NSS's own module."""
-        path = Path(before["file"])
-        old = _read(path)
-        new = nssmodules.add(old if old is not None else nssmodules.empty(str(path.parent)), change.name, change.module)
+        """Write that list."""
+        new = _new(change, host, before)
         with _as_user(before["user"]):
-            _replace(path, new)
-        return {}
+            host.write_bytes(before["file"], new, 0o600, expected=textfile.decoded(before["old"]))
+        return {"sha256": hashlib.sha256(new).hexdigest()}
 
     def undo(self, change: NssModule, host: Host, before: State, after: State) -> str:
         """Take out our entry; a database that we began and nobody used is deleted."""
-        path = Path(before["file"])
+        path, made = _machine_path(host, before["file"]), [_machine_path(host, p) for p in before["made"]]
+        folder = path.rsplit("/", 1)[0]
         with _as_user(before["user"]):
-            path.with_name(BESIDE).unlink(missing_ok=True)
-            now = _read(path)
+            kept = host.settle(path)
+            now = host.read_bytes(path, nssmodules.MAX_BYTES)
             if now is None:
-                _remove_folders(before)
-                return ""
+                host.remove_empty_directories(path, made)
+                return kept
             new = nssmodules.remove(now, change.name, change.module)
-            untouched = before["old"] is None and new == nssmodules.empty(str(path.parent))
-            if untouched and len(list(path.parent.iterdir())) == 1:
-                path.unlink()
-                _remove_folders(before)
+            untouched = before["old"] is None and new == nssmodules.empty(str(host.real_path(folder)))
+            if untouched and host.glob(folder, "*") == (path,):
+                host.remove_file(path, expected=now)
+                host.remove_empty_directories(path, made)
             elif new != now:
-                _replace(path, new)
-        return ""
+                host.write_bytes(path, new, 0o600, expected=now)
+        return kept
 
 
-def _remove_folders(before: State) -> None:
-    """Those that this step made, innermost first, as far as they are empty."""
-    for folder in before["made"]:
-        try:
-            Path(folder).rmdir()
-        except OSError:
-            break
+def _new(change: NssModule, host: Host, before: State) -> bytes:
+    old = textfile.decoded(before["old"])
+    folder = before["file"].rsplit("/", 1)[0]
+    base = old if old is not None else nssmodules.empty(str(host.real_path(folder)))
+    return nssmodules.add(base, change.name, change.module)
 
 
-def _list(change: NssModule, host: Host) -> Path:
-    home = host.real_path(_home())
-    older = home / change.database
-    return (older if older.is_dir() or not (home / NEWER_DATABASE).is_dir() else home / NEWER_DATABASE) / "pkcs11.txt"
+def _list(change: NssModule, host: Host) -> str:
+    home = _home()
+    older, newer = f"{home}/{change.database}", f"{home}/{NEWER_DATABASE}"
+    return f"{older if host.exists(older) or not host.exists(newer) else newer}/pkcs11.txt"
+
+
+def _machine_path(host: Host, path: str) -> str:
+    """A path as the machine sees it; the first versions wrote down where it lies for this process."""
+    root = host.facts().root.rstrip("/")
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
 def _home() -> str:
@@ -105,17 +111,6 @@ def _invoking_user() -> tuple[int, int, str] | None:
     return None
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise HostError("cannot-read", f"{path} cannot be read: {error.strerror}.") from error
-    with os.fdopen(handle, "rb") as file:
-        return file.read(nssmodules.MAX_BYTES)
-
-
 @contextmanager
 def _as_user(user: tuple[int, int, str] | list[Any] | None) -> Iterator[None]:
     """Act as the user whose database it is: root must not follow links in a home directory (security D3, D4, D6)."""
@@ -129,20 +124,3 @@ def _as_user(user: tuple[int, int, str] | list[Any] | None) -> Iterator[None]:
     finally:
         _posix.seteuid(0)
         _posix.setegid(0)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    beside = path.with_name(BESIDE)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        beside.unlink(missing_ok=True)
-        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StorageError("cannot-write", f"{path} cannot be written: {error.strerror}.",
-                           hint="Close the browser and run this again.") from error

@@ -16,13 +16,17 @@ class Kind:
         """Is the file there as we write it?"""
         return textfile.detect(host, change.path, content(change))
 
+    def expect(self, change: P11KitModule, host: Host, before: State, fetch: Fetch) -> State:
+        """The hash of the file."""
+        return textfile.expect(content(change))
+
     def apply(self, change: P11KitModule, host: Host, before: State, fetch: Fetch) -> State:
         """Write it."""
-        return textfile.write(host, change.path, content(change))
+        return textfile.write(host, change.path, before, content(change))
 
     def undo(self, change: P11KitModule, host: Host, before: State, after: State) -> str:
         """Delete it, or put back what was there."""
-        return textfile.undo(host, change.path, before, content(change))
+        return textfile.undo(host, change.path, before, after, content(change))
 
 
 def content(change: P11KitModule) -> bytes:

@@ -7,13 +7,19 @@ tree. Sources: dpkg(1) (--root, --force-script-chrootless), deb-control(5), rpm(
 
 from pathlib import Path
 
+from keyfit.engine.steps import packagetools
 from keyfit.engine.steps.base import Detected, Fetch, State
 from keyfit.engine.steps.ccid_list_entry import BUNDLES, restart_daemon
-from keyfit.engine.steps.distribution_package import INSTALL_TIMEOUT_S, failure
+from keyfit.engine.steps.distribution_package import failure
+from keyfit.engine.steps.packagetools import INSTALL_TIMEOUT_S
 from keyfit.errors import HostError, TrustError
 from keyfit.model.plan import PackageFile
 from keyfit.ports import Host
 
+BESIDE = (".dpkg-new", ".dpkg-tmp")
+"""What dpkg names the files that it unpacks, and the old ones meanwhile (dpkg 1.21, lib/dpkg/dpkg.h)."""
+MAX_FILES = 20_000
+MAX_FILE_BYTES = 500_000_000
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm", "config")
 """Maintainer scripts of a Debian package (Debian policy, chapter 6)."""
 
@@ -27,6 +33,16 @@ class Kind:
         return Detected(satisfied=version is not None and (not change.version or version == change.version),
                         before={"version": version})
 
+    def expect(self, change: PackageFile, host: Host, before: State, fetch: Fetch) -> State:
+        """The version; of a Debian package also its files, and those of its folders that are not there yet, so that what
+        dpkg leaves lying when it is cut off while it unpacks can be told."""
+        state: State = {"version": change.version}
+        if change.format == "deb":
+            names = _contents(host, fetch(change.payload))
+            state["files"] = [name for name in names if not name.endswith("/")]
+            state["made"] = [name.rstrip("/") for name in names if name.endswith("/") and not host.exists(name.rstrip("/"))]
+        return state
+
     def apply(self, change: PackageFile, host: Host, before: State, fetch: Fetch) -> State:
         """Check what is inside, then install."""
         if before["version"] is not None:
@@ -35,7 +51,7 @@ class Kind:
         path, drivers = fetch(change.payload), host.glob(BUNDLES, "*.bundle")
         if change.format == "deb":
             self._check_deb(change, host, path)
-            done = host.run([*_dpkg(host), "-i", str(path)], timeout_s=INSTALL_TIMEOUT_S)
+            done = packagetools.dpkg(host, "-i", str(path))
         else:
             self._check_rpm(change, host, path)
             done = host.run(["rpm", "--root", host.facts().root, "-i", str(path)], timeout_s=INSTALL_TIMEOUT_S)
@@ -53,17 +69,16 @@ class Kind:
         version = host.package_versions().get(change.name)
         if before["version"] is not None:
             return ""
-        if version is None and not _is_half_installed(change, host):
-            return ""
         if version is not None and change.version and version != change.version:
             return f"{change.name} {version} stayed, because somebody else installed that version since"
-        argv = ([*_dpkg(host), "--purge", change.name] if change.format == "deb"
-                else ["rpm", "--root", host.facts().root, "-e", change.name])
-        done = host.run(argv, timeout_s=INSTALL_TIMEOUT_S)
-        if done.returncode and "dependency problems" in done.stderr:
-            return f"{change.name} stayed, because other packages that were installed since need it"
-        if done.returncode:
-            raise failure(done)
+        if version is not None or _is_half_installed(change, host):
+            done = (packagetools.dpkg(host, "--force-remove-reinstreq", "--purge", change.name) if change.format == "deb"
+                    else host.run(["rpm", "--root", host.facts().root, "-e", change.name], timeout_s=INSTALL_TIMEOUT_S))
+            if done.returncode and "dependency problems" in done.stderr:
+                return f"{change.name} stayed, because other packages that were installed since need it"
+            if done.returncode:
+                raise failure(done)
+        _sweep(host, after)
         return ""
 
     def _check_deb(self, change: PackageFile, host: Host, path: Path) -> None:
@@ -91,13 +106,24 @@ class Kind:
                              hint="Tell the publisher of the repository.")
 
 
-def _dpkg(host: Host) -> list[str]:
-    facts = host.facts()
-    if facts.root == "/":
-        return ["dpkg", "--force-confdef", "--force-confold"]
-    return ["dpkg", f"--root={facts.root}", f"--log={facts.root}/var/log/dpkg.log", "--force-not-root",
-            "--force-script-chrootless", "--force-confold"]
+def _contents(host: Host, path: Path) -> list[str]:
+    """Absolute names of what a package holds; folders end with "/". Empty if it cannot be told: then `apply` fails too."""
+    listed = host.run(["dpkg-deb", "--contents", str(path)]).stdout.splitlines()
+    names = [line.split(None, 5)[5].split(" -> ")[0].removeprefix(".") for line in listed if len(line.split(None, 5)) == 6]
+    return [name for name in names if name.startswith("/") and name != "/" and "\\" not in name][:MAX_FILES]
+
+
+def _sweep(host: Host, after: State) -> None:
+    """Delete what dpkg leaves beside the files of a package when it is cut off before it has noted which files they are."""
+    names = {name + ending for name in after.get("files", ()) for ending in BESIDE}
+    for folder in {name.rsplit("/", 1)[0] or "/" for name in names}:
+        for name in (n for ending in BESIDE for n in host.glob(folder, f"*{ending}") if n in names):
+            host.remove_file(name, expected=host.read_bytes(name, MAX_FILE_BYTES) or b"")
+    made = after.get("made", ())
+    for folder in sorted(made, key=len, reverse=True):
+        host.remove_empty_directories(folder, [folder])
 
 
 def _is_half_installed(change: PackageFile, host: Host) -> bool:
-    return change.format == "deb" and bool(host.glob("/var/lib/dpkg/info", f"{change.name}.list"))
+    return change.format == "deb" and (change.name in packagetools.unfinished(host)
+                                       or bool(host.glob("/var/lib/dpkg/info", f"{change.name}.list")))

@@ -14,13 +14,17 @@ class Kind:
         before = {"enabled": _is(host, "is-enabled", change.unit), "active": _is(host, "is-active", change.unit)}
         return Detected(satisfied=before["enabled"] and before["active"], before=before)
 
+    def expect(self, change: ServiceState, host: Host, before: State, fetch: Fetch) -> State:
+        """Both states."""
+        return {"enabled": True, "active": True}
+
     def apply(self, change: ServiceState, host: Host, before: State, fetch: Fetch) -> State:
         """Enable it and start it."""
         done = host.run(["systemctl", "enable", "--now", change.unit])
         if done.returncode or not _is(host, "is-active", change.unit):
             raise HostError("service-not-started", f"{change.unit} did not start: {done.stderr.strip()[:300]}",
                             hint=f"Look at: systemctl status {change.unit}")
-        return {}
+        return {"enabled": True, "active": True}
 
     def undo(self, change: ServiceState, host: Host, before: State, after: State) -> str:
         """Put both back."""

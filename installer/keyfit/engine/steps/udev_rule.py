@@ -16,15 +16,19 @@ class Kind:
         """Is the file there as we write it?"""
         return textfile.detect(host, change.path, content(change))
 
+    def expect(self, change: UdevRuleFile, host: Host, before: State, fetch: Fetch) -> State:
+        """The hash of the file."""
+        return textfile.expect(content(change))
+
     def apply(self, change: UdevRuleFile, host: Host, before: State, fetch: Fetch) -> State:
         """Write it and have udev look at the device again: a rule alone does not change one that is plugged in."""
-        after = textfile.write(host, change.path, content(change))
+        after = textfile.write(host, change.path, before, content(change))
         _reload(change, host)
         return after
 
     def undo(self, change: UdevRuleFile, host: Host, before: State, after: State) -> str:
         """Delete it and have udev look again."""
-        kept = textfile.undo(host, change.path, before, content(change))
+        kept = textfile.undo(host, change.path, before, after, content(change))
         _reload(change, host)
         return kept
 

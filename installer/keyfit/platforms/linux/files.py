@@ -13,10 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from keyfit.errors import HostError, StorageError
 from keyfit.platforms.linux.posix import posix
-from keyfit.platforms.linux.walk import MAX_LINKS, Place, sync_directory, walk
-
-CONTENT_ATTRIBUTES = frozenset({"security.ima", "security.evm"})
-"""Extended attributes that sign the old content (Linux, Documentation/ABI/testing/ima_policy, evm); not carried over."""
+from keyfit.platforms.linux.replace import remove, replace, settle
+from keyfit.platforms.linux.walk import MAX_LINKS, Place, again, walk
 
 
 class RootedFiles:
@@ -67,24 +65,36 @@ class RootedFiles:
             raise HostError("cannot-read", f"{path} cannot be read: {error.strerror}.",
                             hint="Look at its owner and mode.") from error
 
-    def write_bytes(self, path: str, data: bytes, mode: int) -> None:
+    def write_bytes(self, path: str, data: bytes, mode: int, *, expected: bytes | None) -> None:
         """See `ports.Host.write_bytes`."""
         try:
-            with walk(self.root, path, make=True) as place:
+            with walk(self.root, path, make=0o755 if mode & 0o077 else 0o700) as place:
                 if place is not None:
-                    _replace(path, place, data, mode)
+                    replace(path, place, data, mode, expected)
         except OSError as error:
             raise storage_error(path, error) from error
 
-    def remove_file(self, path: str) -> None:
-        """See `ports.Host.remove_file`. A link in the last place is removed itself, not what it points to."""
+    def remove_file(self, path: str, *, expected: bytes) -> None:
+        """See `ports.Host.remove_file`."""
         try:
             with walk(self.root, path, follow_last=False) as place:
-                if place is not None and place.found is not None:
-                    os.unlink(place.name, dir_fd=place.directory)
-                    sync_directory(place.directory)
+                if place is not None:
+                    remove(path, place, expected)
         except (FileNotFoundError, NotADirectoryError):
             return
+        except OSError as error:
+            raise storage_error(path, error) from error
+
+    def settle(self, path: str) -> str:
+        """See `ports.Host.settle`."""
+        try:
+            kept = []
+            for follow in (False, True):  # what was written lies beside the file that a link leads to
+                with walk(self.root, path, follow_last=follow) as place:
+                    kept += [settle(path, place)] if place is not None else []
+            return next((text for text in kept if text), "")
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
         except OSError as error:
             raise storage_error(path, error) from error
 
@@ -96,7 +106,7 @@ class RootedFiles:
             try:
                 with walk(self.root, str(directory), follow_last=False) as place:
                     if place is not None and place.found is not None:
-                        os.rmdir(place.name, dir_fd=place.directory)
+                        _rmdir(place)
             except OSError:
                 return  # not empty, or no directory any more: somebody else's now
 
@@ -148,6 +158,10 @@ def storage_error(path: str, error: OSError) -> StorageError:
                         hint=hints.get(error.errno or 0, "Check the disk."))
 
 
+def _rmdir(place: Place) -> None:
+    again(lambda: os.rmdir(place.name, dir_fd=place.directory))
+
+
 def _read(path: str, place: Place, max_bytes: int) -> bytes:
     handle = _open_for_reading(place)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -172,58 +186,3 @@ def _list(place: Place) -> list[str]:
         return os.listdir(handle)  # noqa: PTH208 - of a descriptor
     finally:
         os.close(handle)
-
-
-def _replace(path: str, place: Place, data: bytes, mode: int) -> None:
-    """Write beside, sync, rename: the name always leads to the whole old or the whole new content."""
-    old = os.fstat(place.found) if place.found is not None else None
-    if old is not None and not stat.S_ISREG(old.st_mode):
-        raise StorageError("not-a-file", f"{path} is not a regular file, so it is not replaced.",
-                           hint="Look at what it is and move it away.")
-    beside = f".keyfit-{os.urandom(8).hex()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
-    handle = os.open(beside, flags, 0o600, dir_fd=place.directory)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            if old is not None:
-                _take_over(place, old, file.fileno())
-            # after the owner: changing that clears set-id bits
-            posix.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) if old else mode)
-            os.fsync(file.fileno())
-        os.rename(beside, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
-    except BaseException:
-        try:
-            os.unlink(beside, dir_fd=place.directory)
-        except FileNotFoundError:
-            pass
-        raise
-    sync_directory(place.directory)
-
-
-def _take_over(place: Place, old: os.stat_result, target: int) -> None:
-    """Give the new file the owner and the extended attributes (security labels, access lists) of the old one."""
-    if (old.st_uid, old.st_gid) != (posix.geteuid(), posix.getegid()):
-        posix.fchown(target, old.st_uid, old.st_gid)
-    try:
-        source = _open_for_reading(place)
-    except PermissionError:
-        return  # its attributes are as closed to us as its content
-    try:
-        for name in posix.listxattr(source):
-            if name not in CONTENT_ATTRIBUTES:
-                _copy_attribute(name, source, target)
-    except OSError as error:
-        if error.errno != errno.ENOTSUP:
-            raise
-    finally:
-        os.close(source)
-
-
-def _copy_attribute(name: str, source: int, target: int) -> None:
-    try:
-        posix.setxattr(target, name, posix.getxattr(source, name))
-    except OSError as error:
-        if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENODATA):
-            raise

@@ -9,7 +9,7 @@ from keyfit.core.text import clean
 from keyfit.errors import HostError, UnsupportedError
 from keyfit.model.catalog import Architecture
 from keyfit.model.host import Browser, HostFacts, PackageManager
-from keyfit.platforms.linux import packages, programs
+from keyfit.platforms.linux import dpkglock, packages, programs
 from keyfit.platforms.linux.files import RootedFiles
 from keyfit.platforms.linux.posix import posix
 from keyfit.ports import Completed, EventLog, NullLog
@@ -62,13 +62,17 @@ class LinuxHost:
         """See `ports.Host`."""
         return self._files.read_bytes(path, max_bytes)
 
-    def write_bytes(self, path: str, data: bytes, mode: int = 0o644) -> None:
+    def write_bytes(self, path: str, data: bytes, mode: int = 0o644, *, expected: bytes | None) -> None:
         """See `ports.Host`."""
-        self._files.write_bytes(path, data, mode)
+        self._files.write_bytes(path, data, mode, expected=expected)
 
-    def remove_file(self, path: str) -> None:
+    def remove_file(self, path: str, *, expected: bytes) -> None:
         """See `ports.Host`."""
-        self._files.remove_file(path)
+        self._files.remove_file(path, expected=expected)
+
+    def settle(self, path: str) -> str:
+        """See `ports.Host`."""
+        return self._files.settle(path)
 
     def remove_empty_directories(self, path: str, made: Sequence[str]) -> None:
         """See `ports.Host`."""
@@ -123,6 +127,14 @@ class LinuxHost:
         if "rpm" in self.facts().package_managers:
             return self._rpm_versions()
         return {}
+
+    def unfinished_packages(self) -> dict[str, str]:
+        """See `ports.Host`."""
+        return packages.unfinished(self._dpkg_status() or b"")
+
+    def wait_for_package_tools(self, wait_s: float) -> bool:
+        """See `ports.Host`."""
+        return dpkglock.wait_until_free(self._root, wait_s)
 
     def _dpkg_status(self) -> bytes | None:
         return self.read_bytes(packages.STATUS_PATH, packages.MAX_STATUS_BYTES)

@@ -3,6 +3,7 @@
 Source: dpkg, man deb-control(5) and dpkg(1), section "Information about packages"; dpkg writes "Package" first.
 """
 
+import re
 from collections.abc import Iterator
 
 STATUS_PATH = "/var/lib/dpkg/status"
@@ -11,6 +12,9 @@ MAX_STATUS_BYTES = 64_000_000
 INSTALLED_STATES = frozenset({b"installed", b"triggers-awaited", b"triggers-pending"})
 """States in which a package is unpacked and configured. The word before says nothing of that: a package on hold
 ("hold ok installed") is installed."""
+UNFINISHED_STATES = frozenset({b"half-installed", b"unpacked", b"half-configured", b"triggers-awaited", b"triggers-pending"})
+"""States in which dpkg leaves a package only if it was cut off or a maintainer script failed."""
+_STATUS = re.compile(rb"^Status: \S+ (\S+) (\S+)$", re.MULTILINE)
 
 
 def versions(status: bytes) -> dict[str, str]:
@@ -34,6 +38,19 @@ def versions(status: bytes) -> dict[str, str]:
 def is_installed(status: bytes, name: str) -> bool:
     """True if a package of any architecture is installed; the same answer as `versions`, some fifty times faster."""
     return any(_Package(paragraph).installed for paragraph in _paragraphs(status, name))
+
+
+def unfinished(status: bytes) -> dict[str, str]:
+    """Packages that dpkg has begun with and not finished -> its word for the state, or "reinst-required"."""
+    found = {}
+    for match in _STATUS.finditer(status):
+        reinstall, state = match.groups()
+        if reinstall != b"reinstreq" and state not in UNFINISHED_STATES:
+            continue
+        begin = status.rfind(b"\n\n", 0, match.start())
+        name = _Package(status[begin + 2 if begin >= 0 else 0:match.end()]).name
+        found[name] = "reinst-required" if reinstall == b"reinstreq" else state.decode()
+    return found
 
 
 def native_architecture(status: bytes) -> str:

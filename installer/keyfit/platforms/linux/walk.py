@@ -8,7 +8,7 @@ never follows a symbolic link itself. Links are read from the descriptor of the 
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
@@ -19,7 +19,6 @@ from keyfit.platforms.linux.posix import posix
 
 MAX_LINKS = 40
 """As many as the kernel follows (path_resolution(7))."""
-DIRECTORY_MODE = 0o755
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -42,14 +41,14 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def walk(root: str, path: str, *, follow_last: bool = True, make: bool = False) -> Iterator[Place | None]:
+def walk(root: str, path: str, *, follow_last: bool = True, make: int | None = None) -> Iterator[Place | None]:
     """Yield the place of an absolute path as the machine below `root` sees it; None if a directory on the way is missing.
 
     Args:
         root: an existing directory.
         path: absolute; ".." stops at the root.
         follow_last: follow a symbolic link in the last place.
-        make: create missing directories, mode 0755 whatever the umask.
+        make: create missing directories with this mode, whatever the umask.
 
     Raises:
         HostError: code "link-loop".
@@ -63,7 +62,7 @@ def walk(root: str, path: str, *, follow_last: bool = True, make: bool = False) 
 
 
 class _Walker:
-    def __init__(self, root: str, path: str, *, follow_last: bool, make: bool) -> None:
+    def __init__(self, root: str, path: str, *, follow_last: bool, make: int | None) -> None:
         self._path = path
         self._follow_last = follow_last
         self._make = make
@@ -89,9 +88,9 @@ class _Walker:
             except FileNotFoundError:
                 if not self._pending:
                     return Place(directory=self._chain[-1], name=part, found=None)
-                if not self._make:
+                if self._make is None:
                     return None
-                entry = self._make_directory(part)
+                entry = self._make_directory(part, self._make)
             if self._take(part, entry):
                 return Place(directory=self._chain[-1], name=part, found=entry)
         return self._directory_place()
@@ -138,19 +137,28 @@ class _Walker:
     def _open(self, part: str) -> int:
         return os.open(part, posix.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._chain[-1])
 
-    def _make_directory(self, part: str) -> int:
+    def _make_directory(self, part: str, mode: int) -> int:
         try:
-            os.mkdir(part, DIRECTORY_MODE, dir_fd=self._chain[-1])
+            again(lambda: os.mkdir(part, mode, dir_fd=self._chain[-1]))
         except FileExistsError:
             return self._open(part)
         made = os.open(part, os.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC,
                        dir_fd=self._chain[-1])
         try:
-            posix.fchmod(made, DIRECTORY_MODE)
+            posix.fchmod(made, mode)
         finally:
             os.close(made)
         sync_directory(self._chain[-1])
         return self._open(part)
+
+
+def again(call: Callable[[], None]) -> None:
+    """Make a call again that a signal cut off; Python does that by itself only for calls that may wait."""
+    while True:
+        try:
+            return call()
+        except InterruptedError:
+            continue
 
 
 def sync_directory(directory: int) -> None:
