@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := installer tests bench demo
 
-.PHONY: setup demo test lint test-vm test-frozen bench dist deb docs clean
+.PHONY: setup demo test lint fuzz test-vm test-frozen bench dist deb docs clean
 
 setup: .venv/.stamp
 
@@ -28,6 +28,9 @@ lint: setup
 	$(BIN)/ruff check $(SOURCES)
 	for system in linux win32 darwin; do $(BIN)/mypy --platform $$system || exit 1; done
 	$(BIN)/lint-imports
+
+fuzz: setup  # FUZZ_SECONDS for each target
+	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),5)
 
 test-vm: deb
 	bash tests/vm/install-packages.sh

@@ -99,6 +99,15 @@ def _read(path: Path) -> tuple[Brand | None, list[str]]:
         return None, [f"{name}:1: expected a readable file, came: {error.strerror or error}"]
     except ValueError as error:  # a NUL in the path
         return None, [f"{name}:1: expected a readable file, came: {error}"]
+    return parse_brand(raw, name)
+
+
+def parse_brand(raw: bytes, name: str) -> tuple[Brand | None, list[str]]:
+    """The brand that a file's bytes describe, or None with every problem; nothing is raised for what the bytes may be.
+
+    Args:
+        name: how the file is called in the problems.
+    """
     text, problem = _decode(raw)
     if problem:
         return None, [f"{name}:{problem}"]
