@@ -53,7 +53,7 @@ def main(tree: str, trusted_root: str, verb: Any, brand: str = "") -> None:
         helper.say_failed(channel, error)
         return
     source = request.source if isinstance(request, Install | Repair) else "repository"
-    options = Options(root=Path(tree), trust_root=Path(trusted_root))
+    options = Options(root=Path(tree), trust_root=Path(trusted_root) if source == "repository" else None)
     helper.serve(request, compose_elevated(channel, source, LinuxHost(tree), NullLog(), options), channel)
 
 

@@ -54,8 +54,9 @@ def uninstall_here(context: Context, name: str) -> OperationResult:
 def repair(context: Context, name: str | None) -> OperationResult:
     """Do again every recorded step whose effect is gone."""
     _needs_rights(context, "repair")
-    if name:
+    if name and _surely_not_on_record(context, name):
         find_brand(context, name)
+        raise _nothing_to_repair()
     if not context.facts.elevated:
         request = Repair(brand=name, source="kit" if context.repository.offline else "repository")
         return _told("repair", "repaired", ask_helper(context, request, "repair"))
@@ -72,7 +73,7 @@ def repair_here(context: Context, name: str | None, fetch: Callable[[Payload], P
     context.require_safe_program()
     brands = [name] if name else sorted({r.plan.brand for r in context.journal.records()})
     if not brands or not any(context.journal.records(b) for b in brands):
-        raise NoTokenError("not-installed", "Nothing is on record to repair.", hint="Install it: keyfit install")
+        raise _nothing_to_repair()
     repaired: list[str] = []
     for brand in brands:
         result = transaction.repair(brand, host=context.host, journal=context.journal, reporter=context.reporter, fetch=fetch)
@@ -119,6 +120,10 @@ def _surely_not_on_record(context: Context, name: str) -> bool:
         return name not in context.journal.installed()
     except HostError:
         return False
+
+
+def _nothing_to_repair() -> NoTokenError:
+    return NoTokenError("not-installed", "Nothing is on record to repair.", hint="Install it: keyfit install")
 
 
 def _not_installed(name: str) -> NoTokenError:
