@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from keyfit.engine import installed
-from keyfit.errors import BusyError, HostError, StorageError
+from keyfit.errors import BusyError, ElevationError, HostError, StorageError
 from keyfit.model.plan import Plan
 from keyfit.privatefiles import FileLock
 
@@ -191,6 +191,9 @@ class Journal:
     def _records(self, where: str, *values: str) -> tuple[Record, ...]:
         if not self._file.exists():
             return ()
+        if not os.access(self._file, os.R_OK):
+            raise ElevationError("record-closed", f"The record {self._file} is open to administrators only.",
+                                 hint="Run the same command as administrator, with sudo for example.")
         with self._reading() as db:
             columns = "id, verb, state, started, ended, message, plan, boot, restart"
             rows = db.execute(f"SELECT {columns} FROM txn WHERE {where} ORDER BY id", values).fetchall()  # noqa: S608 - constant text
