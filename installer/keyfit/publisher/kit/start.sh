@@ -40,6 +40,22 @@ find_program() {
     program=$(command -v keyfit) && [ -n "$program" ]
 }
 
+# With administrator rights the program runs from a copy that nobody else can change, since whoever handed out the medium, or is
+# logged in here, may be able to write on it.
+keep_to_ourselves() {
+    case $program in
+        "$kit"/*) ;;
+        *) return 0 ;;
+    esac
+    [ "$(id -u)" -eq 0 ] || return 0
+    copy=$(umask 077 && mktemp -d) || exit 73
+    trap 'rm -rf "$copy"' EXIT
+    trap 'exit 130' HUP INT TERM
+    cp -R "$(dirname "$program")" "$copy/program" || exit 73
+    chmod -R go-w "$copy/program"
+    program=$copy/program/keyfit
+}
+
 install_part() { # system or driver, then what keyfit is to be given
     part=$1
     shift
@@ -61,6 +77,8 @@ if ! find_program; then
         "本套件中没有适用于此系统的 Keyfit，系统中也未安装。请先安装 Keyfit，然后重新运行。" >&2
     exit 79
 fi
+
+keep_to_ourselves
 
 case ${1:-} in
     system | driver)
