@@ -110,7 +110,8 @@ def _whom(context: Context, name: str | None) -> tuple[Brand, Model | None, UsbD
 def _in_place(context: Context, wanted: Draft) -> tuple[tuple[str, ...], dict[str, bool]]:
     """What of the driver is missing, and which browsers know the module."""
     names = needed_packages(wanted.brand, wanted.model, context.facts, installable=True)
-    absent = [name for name in names if not context.host.installed(name)]
+    archives = {p.name for p in wanted.brand.package if p.kind == "archive"}  # their files are looked at below
+    absent = [name for name in names if name not in archives and not context.host.installed(name)]
     missing, browsers = [f"the package {name}" for name in absent], {}
     for step in wanted.steps:
         there = steps.detect(step.change, context.host).satisfied
