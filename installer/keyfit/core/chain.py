@@ -4,6 +4,7 @@ Success means that the token answered: a reader that reports a card, or a module
 right place are no proof.
 """
 
+import re
 from collections.abc import Mapping
 
 from msgspec import Struct
@@ -11,6 +12,10 @@ from msgspec import Struct
 from keyfit.model.certificate import ModuleReport, Reader
 from keyfit.model.result import Link, Verdict
 from keyfit.model.usb import CLASS_SMART_CARD, UsbDevice
+
+_SERIAL = re.compile(r" \([0-9A-Za-z]{1,126}\)(?= [0-9A-F]{2} [0-9A-F]{2}$)")
+"""The serial number that pcscd puts into a reader's name, before the numbers of reader and slot (pcsc-lite,
+src/hotplug_libudev.c)."""
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
@@ -62,6 +67,11 @@ def own_readers(evidence: Evidence) -> tuple[Reader, ...]:
     return found
 
 
+def _shown(name: str) -> str:
+    """A reader's name without the token's serial number: what `verify` says is sent to those who help (security I2)."""
+    return _SERIAL.sub("", name)
+
+
 def _is_broken(links: list[Link]) -> bool:
     return any(link.state == "broken" for link in links)
 
@@ -95,15 +105,15 @@ def _reader(evidence: Evidence) -> Link:
         return Link(id="reader", state="broken", text=evidence.reader_error, cure=evidence.reader_hint)
     own = own_readers(evidence)
     if not own:
-        others = ", ".join(r.name for r in evidence.readers) or "none"
+        others = ", ".join(_shown(r.name) for r in evidence.readers) or "none"
         return Link(id="reader", state="broken", text=f"PC/SC does not list the token; it lists: {others}.",
                     cure="Unplug the token and plug it in again; if that does not help: "
                     f"keyfit repair {evidence.brand}")
     if not any(r.atr for r in own):
         return Link(id="reader", state="broken", cure="Unplug the token and plug it in again.",
-                    text=f"PC/SC lists {own[0].name}, but the token in it does not answer.")
+                    text=f"PC/SC lists {_shown(own[0].name)}, but the token in it does not answer.")
     answered = next(r for r in own if r.atr)
-    return Link(id="reader", state="ok", text=f"PC/SC lists {answered.name}; it answered with {answered.atr}.")
+    return Link(id="reader", state="ok", text=f"PC/SC lists {_shown(answered.name)}; it answered with {answered.atr}.")
 
 
 def _module(evidence: Evidence) -> Link:
@@ -130,7 +140,7 @@ def _token(evidence: Evidence) -> Link:
     if not slots or not reader_answers:
         return Link(id="token", state="broken", text="The module works but does not see the token.",
                     cure="Unplug the token and plug it in again; close other programs that use it.")
-    names = ", ".join(s.label or s.model or s.slot for s in slots)
+    names = ", ".join(s.label or s.model or _shown(s.slot) for s in slots)
     count = sum(len(s.certificates) for s in slots)
     return Link(id="token", state="ok", text=f"The token answered: {names}; certificates on it: {count}.")
 

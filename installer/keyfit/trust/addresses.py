@@ -19,7 +19,7 @@ def check_repository(url: str) -> str:
     try:
         scheme, host = _parts(url)
     except ValueError as error:
-        raise UserError("bad-repository-address", f"Expected a repository address, came {url!a}: {error}.",
+        raise UserError("bad-repository-address", f"Expected a repository address, came {_without_login(url)!a}: {error}.",
                         hint="Write it as https://host/path or file:///folder.") from error
     if scheme == "http" and not is_loopback(host):
         raise UserError("https-required", f"Expected an https address, came {url}.",
@@ -71,6 +71,11 @@ def origin(url: str) -> str:
     """Scheme and host for messages: never a user, a password, a path or a query (security F3)."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname or ''}" if parts.scheme != "file" else url
+
+
+def _without_login(url: str) -> str:
+    """For a message about an address that is refused (security F3)."""
+    return re.sub(r"//[^/]*@", "//...@", url)
 
 
 def _parts(url: str) -> tuple[str, str]:
