@@ -41,7 +41,8 @@ def private_directory(path: Path) -> None:
         StorageError: it cannot be made, is a link or no directory, or another user may change it.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_parents(path)
+        path.mkdir(mode=0o700, exist_ok=True)
         status = path.lstat()
     except OSError as error:
         raise storage_error(error, path, "make the directory") from error
@@ -52,6 +53,20 @@ def private_directory(path: Path) -> None:
             raise unsafe(path, f"it belongs to user {status.st_uid}")
         if status.st_mode & 0o022:
             raise unsafe(path, "others may write there")
+
+
+def make_parents(path: Path) -> None:
+    """Make the directories above `path`. The machine's are for everyone to look into, whatever the administrator's umask: what
+    is installed here can be read by every user. A user's own are made as the user's umask says.
+
+    Raises:
+        OSError.
+    """
+    for parent in reversed(path.parents):
+        if not parent.exists():
+            parent.mkdir(mode=0o755, exist_ok=True)
+            if sys.platform != "win32" and os.geteuid() == 0:
+                parent.chmod(0o755)
 
 
 def open_private(path: Path, flags: int) -> int:

@@ -42,9 +42,11 @@ def main(tree: str, trusted_root: str, verb: Any, brand: str = "") -> None:
     from keyfit.engine.helper.messages import Install, Repair
     from keyfit.errors import KeyfitError
     from keyfit.platforms.linux.host import LinuxHost
+    from keyfit.platforms.linux.isolation import PRIVATE_UMASK
     from keyfit.ports import NullLog
     from keyfit.ui.options import Options
 
+    os.umask(PRIVATE_UMASK)
     channel = Channel(0, os.dup(1))
     os.dup2(2, 1)
     try:

@@ -22,7 +22,7 @@ from msgspec import Struct
 from keyfit.engine import installed
 from keyfit.errors import BusyError, ElevationError, HostError, StorageError
 from keyfit.model.plan import Plan
-from keyfit.privatefiles import FileLock
+from keyfit.privatefiles import FileLock, make_parents
 
 SCHEMA_VERSION = 2
 SCHEMAS = (
@@ -258,7 +258,7 @@ class Journal:
     def _make_directory(self) -> None:
         """Made for administrators only; one that others may write is refused (security D1)."""
         try:
-            self._dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_parents(self._file)
             mode = self._dir.lstat().st_mode
         except OSError as error:
             raise _storage(self._dir, error) from error

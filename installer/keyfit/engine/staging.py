@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 
 from keyfit.errors import BusyError, HostError, StorageError, TrustError
 from keyfit.model.catalog import Payload
-from keyfit.privatefiles import FileLock, open_private, private_directory, storage_error, unsafe
+from keyfit.privatefiles import FileLock, make_parents, open_private, private_directory, storage_error, unsafe
 
 FOLDER = "staging"
 LOCK = "lock"
@@ -40,7 +40,10 @@ class Staging:
         self._files: dict[str, tuple[Path, int]] = {}
 
     def __enter__(self) -> "Staging":
-        private_directory(self._base.parent)
+        try:
+            make_parents(self._base)
+        except OSError as error:
+            raise storage_error(error, self._base.parent, "make the directory") from error
         problem = foreign_influence(self._base.parent)
         if problem:
             raise HostError("state-dir-writable", f"Files to be installed cannot wait below {self._base.parent}: {problem}.",
