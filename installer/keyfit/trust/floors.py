@@ -60,6 +60,10 @@ class Floors:
             raise clock_behind(now, floor)
         return max(now, floor)
 
+    def newest_date(self) -> float:
+        """The newest date of verified metadata, in seconds since the epoch; 0 if none was ever seen."""
+        return self._read().signed_at
+
     def raise_signed_at(self, signed_at: float) -> None:
         """Note a date from verified metadata."""
         floors = self._read()

@@ -97,7 +97,10 @@ class TufRepository:
         """
         self._current = None
         with self._lock():
-            self._at_any_address(lambda _: None)
+            try:
+                self._at_any_address(lambda _: None)
+            except NetworkError as error:
+                raise self._with_age(error) from error
             self._look_for_newer()
 
     def manifest(self, target: str) -> Manifest | None:
@@ -153,6 +156,10 @@ class TufRepository:
             refusal = self._floors.file_refusal(payload.file, payload.sha256)
             if refusal is not None:
                 raise refusal
+
+    def permit(self, payload: Payload) -> None:
+        """See `ports.Repository`."""
+        self._good_files.add(payload.sha256)
 
     def relay(self, path: str) -> bytes | None:
         """See `ports.Repository`."""
@@ -325,6 +332,17 @@ class TufRepository:
 
     def _reference_time(self) -> float:
         return self._floors.reference_time(self._now(), self._limits.clock_slack_s)
+
+    def _with_age(self, error: NetworkError) -> NetworkError:
+        """Who cannot ask is told how old the newest is that is known here: what was withdrawn since is not (security J4)."""
+        signed_at = self._floors.newest_date()
+        if not signed_at:
+            return error
+        days = max(0, int((self._now() - signed_at) // 86_400))
+        when = time.strftime("%Y-%m-%d", time.gmtime(signed_at))
+        return NetworkError(error.code, error.message, outcome=error.outcome, hint=f"{error.hint} The newest signed data that"
+                            f" was checked here is of {when} ({days} day{'s' * (days != 1)} old); what was withdrawn since is"
+                            " not known here.")
 
     def _note_date(self, signed_at: float) -> None:
         """A date that the clock has not reached is not noted: a thief of the timestamp's key could set the floor years

@@ -12,9 +12,6 @@ from keyfit.model.result import Message, OperationResult
 from keyfit.ui.options import Options
 from keyfit.ui.session import Session
 
-MAX_REASON = 400
-"""As long as a text of brand data may be (`model.catalog.Text`)."""
-
 
 def exit_code(outcome: Outcome) -> int:
     """The number for this system."""
@@ -57,19 +54,17 @@ def envelope(result: OperationResult) -> dict[str, Any]:
 
 def failure(command: str, error: KeyfitError, language: str = "en") -> OperationResult:
     """An error as a result; what a publisher wrote in several languages is shown in `language`."""
-    text = error.message + (_reason(error, language) if isinstance(error, WithdrawnError) else "")
+    text = _told(error, language) if isinstance(error, WithdrawnError) else error.message
     lines = [Message(level="error", code=error.code, text=text, hint=error.hint)]
     if isinstance(error, DataError):
         lines += [Message(level="error", code="problem", text=problem) for problem in error.problems]
     return OperationResult(command=command, outcome=error.outcome, messages=tuple(lines))
 
 
-def _reason(error: WithdrawnError, language: str) -> str:
-    from keyfit.core.plan import text_in  # here, because few runs end this way
-    from keyfit.core.text import clean
+def _told(error: WithdrawnError, language: str) -> str:
+    from keyfit.core.withdrawal import told  # here, because few runs end this way
 
-    reason = clean(text_in(error.reason, language), MAX_REASON)
-    return f" {reason}" if reason else ""
+    return told(error, language)
 
 
 def _print_message(message: Message) -> None:

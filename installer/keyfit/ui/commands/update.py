@@ -22,4 +22,4 @@ def command(session: Session, /, check: bool, exit_code: bool, **given: Any) -> 
     if not check:
         return emit(use_case.update(), session.options)
     context = session.compose(session.options, SilentReporter(False))
-    return emit(use_case.check(context, exit_code=exit_code), session.options)
+    return emit(use_case.check(context, exit_code=exit_code, language=session.options.lang), session.options)
