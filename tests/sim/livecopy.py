@@ -71,13 +71,15 @@ class LiveCopy:
     def run(self, argv: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, user: str = "",
             cwd: str = "/") -> "subprocess.CompletedProcess[str]":
         """Run a program in it, as root or as `user`."""
-        become = ["setpriv", f"--reuid={user}", f"--regid={_group(user)}", "--clear-groups"] if user else []
         given = {k: v for k, v in os.environ.items() if not k.startswith("KEYFIT_")} | dict(environment or {})
-        script = 'cd "$1" && shift && exec "$@"'
-        return subprocess.run(
-            ["nsenter", f"--target={self._first}", "--mount", "--pid", "--net", "--ipc", "chroot", f"{self._mount}/root",
-             "sh", "-c", script, "sh", cwd, *become, *map(str, argv)],
-            capture_output=True, text=True, timeout=100, env=given, stdin=subprocess.DEVNULL, check=False)
+        return subprocess.run(self.command(argv, user=user, cwd=cwd), capture_output=True, text=True, timeout=100, env=given,
+                              stdin=subprocess.DEVNULL, check=False)
+
+    def command(self, argv: Sequence[str | Path], *, user: str = "", cwd: str = "/") -> list[str]:
+        """The command line that runs a program in it."""
+        become = ["setpriv", f"--reuid={user}", f"--regid={_group(user)}", "--clear-groups"] if user else []
+        return ["nsenter", f"--target={self._first}", "--mount", "--pid", "--net", "--ipc", "chroot", f"{self._mount}/root",
+                "sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", cwd, *become, *map(str, argv)]
 
     def changed(self) -> dict[str, str]:
         """Path -> "file", "folder", "link", "gone" or "other", of all that was written, made or removed."""
