@@ -207,6 +207,10 @@ class Repository(Protocol):
             TrustError: code "revoked": the file was withdrawn, and it is in no manifest that was found good since.
         """
 
+    def permit(self, payload: Payload) -> None:
+        """From now on let this payload be used though it was withdrawn: the administrator's policy names exactly the version
+        that it belongs to."""
+
     def relay(self, path: str) -> bytes | None:
         """A file of the repository as it comes, not verified, for another process that verifies it; None if there is none.
 

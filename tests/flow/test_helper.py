@@ -1,6 +1,7 @@
 """The elevated helper: a user's process that may not change anything, and a helper of its own process that does it on a tree."""
 
 import contextlib
+import json
 import os
 import stat
 import subprocess
@@ -22,7 +23,9 @@ from keyfit.engine.helper.frames import DATA, MESSAGE, Channel, ChannelClosed
 from keyfit.engine.helper.messages import Found, Install, NeedFile, NeedPayload, Recover
 from keyfit.engine.journal import Journal
 from keyfit.errors import KeyfitError, Outcome
+from keyfit.model.catalog import Revocation
 from keyfit.model.result import OperationResult
+from keyfit.trust.floors import Floors
 from keyfit.ui.options import Options
 from tests.sim.helper import ProcessElevator
 from tests.sim.wholejob import BRAND, CHECKOUT, STATE, Job, Publisher, Snapshot
@@ -120,6 +123,21 @@ def test_an_interrupted_install_is_recovered_through_the_helper(job: Job) -> Non
     assert result.data["recovered"]
     assert machine(job) == but_the_log(job.after["recover"])
     assert maintain.recover(user.context).messages[0].code == "nothing-to-do"
+
+
+@pytest.mark.parametrize("allow", [(), ("acme=2",), ("acme=1",)])
+def test_a5_repair_uses_what_was_withdrawn_only_if_the_policy_names_that_version(job: Job, allow: tuple[str, ...]) -> None:
+    """A5. The helper decides by the administrator's policy; the caller's own opinion of the file does not count."""
+    user = User(job, "repair")
+    Floors(job.tree / STATE / "metadata").note({}, [
+        Revocation(brand=BRAND, sha256=path.name, reason={"en": "Broken."})
+        for path in (job.cache / "payloads").iterdir() if len(path.name) == 64])
+    (job.tree / "etc/keyfit").mkdir()
+    (job.tree / "etc/keyfit/policy.toml").write_text(f"allow = {json.dumps(allow)}\n")
+    if allow == ("acme=1",):
+        assert maintain.repair(user.context, BRAND).data["repaired"]
+        return
+    assert failure(lambda: maintain.repair(user.context, BRAND)).code == "revoked"
 
 
 def test_what_does_not_work_is_taken_back_by_the_same_helper(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,7 +437,7 @@ def test_c5_the_caller_s_environment_is_gone(tmp_path: Path) -> None:
     done = as_root("recover", given=framed(Recover()), environment=hostile,
                    prefix=("strace", "-f", "-qq", "-o", str(trace), "-e", "trace=openat,execve,mkdir"))
     assert b'"nothing-to-do"' in done.stdout, done.stderr
-    after = trace.read_text().split("keyfit/platforms/linux/isolation", 1)[1]
+    after = trace.read_text().split("isolation.", 1)[1]
     assert "evil" not in after.split("/proc/self/fd", 1)[1]
     assert not (tmp_path / "evil").exists()
 

@@ -82,6 +82,7 @@ class SimRepository:
         staged: versions for a share of the machines.
         withdrawn: (brand, sequence) -> the error for it; it is refused unless it is in `lifted`.
         offline: it is a kit.
+        revoked: hashes of payloads that were withdrawn.
         said: what it has to say about itself.
     """
 
@@ -96,6 +97,7 @@ class SimRepository:
         self.withdrawn: dict[tuple[str, int], TrustError] = {}
         self.lifted: set[tuple[str, int]] = set()
         self.offline = False
+        self.revoked: set[str] = set()
         self.said: tuple[Message, ...] = ()
 
     def refresh(self) -> None:
@@ -128,14 +130,18 @@ class SimRepository:
     def notes(self) -> tuple[Message, ...]:
         return self.said
 
+    def permit(self, payload: Payload) -> None:
+        self.revoked.discard(payload.sha256)
+
     def check_not_withdrawn(self, payload: Payload) -> None:
-        if self.distrust:
+        if payload.sha256 in self.revoked:
             raise TrustError("revoked", f"{payload.file} was withdrawn")
 
     def relay(self, path: str) -> bytes | None:
         return None
 
     def payload(self, payload: Payload, progress: Progress | None = None) -> Path:
+        self.check_not_withdrawn(payload)
         if payload.sha256 not in self.payloads:
             raise NetworkError("repository-unreachable", f"{payload.file} is not there", hint="try again")
         path = self.folder / payload.file

@@ -140,6 +140,7 @@ class _Conversation:
 
     def _payload(self, payload: Payload) -> None:
         try:
+            self._context.repository.permit(payload)  # whether it may be used is for the helper to say
             path = self._context.repository.payload(
                 payload, lambda done, total: self._context.reporter.progress(payload.file, done, total))
         except KeyfitError as error:

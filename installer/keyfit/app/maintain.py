@@ -11,7 +11,7 @@ from keyfit.app.context import Context
 from keyfit.app.elevated import ask_helper
 from keyfit.app.install import fetch_here
 from keyfit.app.verify import find_brand
-from keyfit.engine import transaction
+from keyfit.engine import steps, transaction
 from keyfit.engine.helper.messages import Done, Recover, Repair, Uninstall
 from keyfit.engine.staging import Staging
 from keyfit.errors import ElevationError, HostError, NoTokenError, Outcome, UserError
@@ -76,12 +76,27 @@ def repair_here(context: Context, name: str | None, fetch: Callable[[Payload], P
         raise _nothing_to_repair()
     repaired: list[str] = []
     for brand in brands:
-        result = transaction.repair(brand, host=context.host, journal=context.journal, reporter=context.reporter, fetch=fetch)
+        result = transaction.repair(brand, host=context.host, journal=context.journal, reporter=context.reporter,
+                                    fetch=_permitting(context, brand, fetch))
         repaired += result.repaired
     text = f"Repaired: {', '.join(repaired)}." if repaired else "Everything is as recorded; nothing was changed."
     return OperationResult(command="repair", outcome=Outcome.DONE, data={"repaired": repaired},
                            messages=(Message(level="info", code="repaired" if repaired else "nothing-to-do",
                                              text=text),))
+
+
+def _permitting(context: Context, brand: str, fetch: Callable[[Payload], Path]) -> Callable[[Payload], Path]:
+    """Files of a recorded version that was withdrawn are fetched all the same if the administrator's policy names exactly that
+    version (security A5)."""
+    allowed = {payload.sha256 for record in context.journal.records(brand)
+               if context.policy.allows(brand, record.plan.sequence)
+               for payload in (steps.payload_of(step.change) for step in record.plan.steps) if payload is not None}
+
+    def permitted(payload: Payload) -> Path:
+        if payload.sha256 in allowed:
+            context.repository.permit(payload)
+        return fetch(payload)
+    return permitted
 
 
 def history(context: Context) -> OperationResult:

@@ -100,6 +100,10 @@ class KitRepository:
         """See `ports.Repository`."""
         self._do(lambda repository: repository.check_not_withdrawn(payload))
 
+    def permit(self, payload: Payload) -> None:
+        """See `ports.Repository`."""
+        self._do(lambda repository: repository.permit(payload))
+
     def relay(self, path: str) -> bytes | None:
         """See `ports.Repository`."""
         return self._do(lambda repository: repository.relay(path))
