@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-Slug = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,47}\Z")]
-"""Brand, model and patch names: used in file names and target paths, hence the narrow alphabet (security A8)."""
+Slug = Annotated[str, Meta(pattern=r"^(?!(con|prn|aux|nul|com[0-9]|lpt[0-9])$)[a-z0-9][a-z0-9-]{0,47}\Z")]
+"""Brand, model and patch names: used in file names and target paths, hence the narrow alphabet, without the names that are
+devices on Windows (security A8; learn.microsoft.com, Naming Files, Paths, and Namespaces)."""
 U16 = Annotated[int, Meta(ge=0, le=0xFFFF)]
 U8 = Annotated[int, Meta(ge=0, le=0xFF)]
 Text = Annotated[str, Meta(min_length=1, max_length=400)]
@@ -26,7 +27,9 @@ HttpsUrl = Annotated[str, Meta(max_length=300, pattern=r"^https://[a-z0-9.-]+(/[
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 PackageName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9+._-]{0,79}\Z")]
 """Debian and RPM package names; may not start with a dash, so it can never be read as an option."""
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]{0,119}\Z")]
+FileName = Annotated[str, Meta(
+    pattern=r"^(?!([Cc][Oo][Nn]|[Pp][Rr][Nn]|[Aa][Uu][Xx]|[Nn][Uu][Ll]|[Cc][Oo][Mm][0-9]|[Ll][Pp][Tt][0-9])(\.|$))"
+            r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,119}\Z")]
 AbsolutePath = Annotated[str, Meta(max_length=200, pattern=r"^/[A-Za-z0-9._+/-]+\Z")]
 SystemName = Literal["linux", "windows", "macos"]
 Architecture = Literal["amd64", "arm64", "i386"]

@@ -10,8 +10,8 @@ from keyfit.errors import TrustError
 from keyfit.model.catalog import Grant, Manifest, Revocation
 from keyfit.trust.limits import MANIFEST_BYTES, MANIFEST_DEPTH
 
-TARGET_NAME = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9._/-]{0,120}\Z")
-"""Security A8."""
+TARGET_NAME = re.compile(r"(?!.*\.\.)(?!(?:.*/)?(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:[./]|\Z))[a-z0-9][a-z0-9._/-]{0,120}\Z")
+"""No way up, and no name that is a device on Windows (security A8)."""
 _BRAND_TARGET = re.compile(r"brand/([a-z0-9-]+)/[a-z0-9.-]+\Z")
 _DEVICE_TARGET = re.compile(r"usb/([0-9a-f]{4})/([0-9a-f]{4})-[a-z0-9.-]+\Z")
 _Signed = TypeVar("_Signed", Manifest, Grant)
