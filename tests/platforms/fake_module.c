@@ -1,10 +1,13 @@
 /* A PKCS#11 module that does what its file name says; for tests of the child process.
    Structures as in pkcs11t.h 2.40 on Unix: natural alignment, CK_ULONG is unsigned long. */
+#define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 typedef unsigned long U;
@@ -32,6 +35,26 @@ static void fill(char *field, size_t size, const char *text) {
 
 static U forbidden(void) { note("forbidden "); abort(); }
 
+#ifdef CALLS
+/* Each call without arguments, which does no harm where it is allowed. */
+static void attempt(const char *name, long number) {
+    char line[64];
+    long result = syscall(number, 0L, 0L, 0L, 0L, 0L, 0L);
+    snprintf(line, sizeof line, "%s=%d ", name, result < 0 ? errno : 0);
+    note(line);
+}
+
+static void attempt_namespace(void) {
+    long made = syscall(SYS_clone, 0x10000000L | SIGCHLD, 0L, 0L, 0L, 0L); /* CLONE_NEWUSER */
+    if (made == 0) _exit(0);
+    note(made > 0 ? "new-user-namespace=0 " : errno == EPERM ? "new-user-namespace=1 " : "new-user-namespace=2 ");
+    struct { long flags, pidfd, child, parent, signal; } arguments = {0, 0, 0, 0, SIGCHLD};
+    made = syscall(SYS_clone3, &arguments, 64L);
+    if (made == 0) _exit(0);
+    note(made > 0 ? "clone3=0 " : errno == ENOSYS ? "clone3=38 " : "clone3=1 ");
+}
+#endif
+
 static U initialize(void *arguments) {
     note(arguments ? "initialize " : "initialize-null ");
     if (is("refuses-arguments") && arguments) return 7;
@@ -46,6 +69,20 @@ static U initialize(void *arguments) {
         if (read(fd, &byte, 1) < 0) note("interrupted ");
         close(fd);
     }
+    if (is("floods")) { /* every handle that may be the one for the answer */
+        static char page[1 << 20];
+        memset(page, 'x', sizeof page);
+        for (int fd = 3; fd < 16; fd++) for (int n = 0; n < 8 && write(fd, page, sizeof page) > 0; n++) {}
+    }
+    if (is("forks") && fork() == 0) { note("forked "); for (;;) pause(); }
+    if (is("old-call-table")) __asm__ volatile("int $0x80" : : "a"(20)); /* getpid of 32-bit programs */
+    if (is("x32-call-table")) syscall(0x40000000 | SYS_getpid);
+#ifdef CALLS
+#define X(name) attempt(#name, SYS_##name);
+    CALLS
+#undef X
+    attempt_namespace();
+#endif
     if (is("prints")) {
         puts("{\"path\": \"/fake\", \"loaded\": true}");
         fprintf(stderr, "to stderr\n");

@@ -1,7 +1,9 @@
 """The child process that talks to PC/SC and to a foreign PKCS#11 module, so that they may crash or hang.
 
-Usage: `python -m keyfit.token.child readers` or `... module /absolute/path`. One line of JSON on standard output, as
-`keyfit.token.protocol` has it; what the module itself prints goes to standard error.
+Usage: `python -m keyfit.token.child [--user UID] readers` or `... module /absolute/path`. One line of JSON on standard output,
+as `keyfit.token.protocol` has it; what the module itself prints goes to standard error.
+
+Before it touches either, it becomes that user, for good, and gives up what it does not need (`keyfit.confinement`).
 
 Signals that would end the process are blocked and looked at between two calls into the module: ending it in the middle
 of an exchange with the card leaves PC/SC stuck until the token is unplugged.
@@ -17,6 +19,7 @@ from pathlib import PurePath
 import msgspec
 from msgspec import structs
 
+from keyfit import confinement
 from keyfit.core.text import clean
 from keyfit.model.certificate import ModuleReport, SlotReport
 from keyfit.token import pcsc, pkcs11
@@ -30,8 +33,6 @@ MAX_CPU_S = 300
 """Processor time: waiting for a card takes none, so only an endless loop reaches it."""
 MAX_CERTIFICATE_BYTES = 65_536
 MAX_LABEL_BYTES = 1_024
-PR_SET_NO_NEW_PRIVS = 38
-"""Linux `prctl(2)`: no program started from here can gain rights by setuid."""
 EXIT_USAGE = 2
 EXIT_STOPPED = 75
 _STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
@@ -44,16 +45,22 @@ class Stopped(Exception):
 def main(arguments: Sequence[str]) -> int:
     """Run the child; returns its exit code."""
     output = _Output()
-    _limit()
+    user: int | None
+    match list(arguments):
+        case ["--user", uid, *rest] if uid.isascii() and uid.isdigit():
+            user = int(uid)
+        case rest:
+            user = None
+    _confine(user)
     _hold_signals()
     try:
-        match list(arguments):
+        match rest:
             case ["readers"]:
                 output.send(_readers())
             case ["module", path] if PurePath(path).is_absolute():
                 _module(output, path)
             case _:
-                sys.stderr.write("usage: readers | module /absolute/path\n")
+                sys.stderr.write("usage: [--user UID] readers | module /absolute/path\n")
                 return EXIT_USAGE
     except Stopped:
         return EXIT_STOPPED
@@ -88,28 +95,25 @@ class _Output:
         os.close(self._fd)
 
 
-def _limit() -> None:
-    """Limits on memory, processor time and rights; as far as the system knows them."""
-    if sys.platform == "win32":
-        return
-    import resource
+def _confine(user: int | None) -> None:
+    """Limits on memory, processor time and rights, as far as the system knows them; and be this user, if it is not None.
 
-    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, MAX_CPU_S)]
+    Whatever is still to be loaded is loaded before: it may lie where only root can read.
+    """
+    limits = {"CORE": 0, "CPU": MAX_CPU_S}
     if sys.platform == "linux":
-        limits += [(resource.RLIMIT_AS, MAX_ADDRESS_BYTES), (resource.RLIMIT_DATA, MAX_DATA_BYTES)]
-        _no_new_privileges()
-    for kind, value in limits:
-        _, hard = resource.getrlimit(kind)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        limits |= {"AS": MAX_ADDRESS_BYTES, "DATA": MAX_DATA_BYTES}
+    confinement.limit(limits)
+    confinement.no_new_privileges()
+    if sys.platform != "win32" and user is not None:
+        import pwd
 
+        from keyfit.token.x509 import describe
 
-def _no_new_privileges() -> None:
-    import ctypes
-
-    zero = ctypes.c_ulong(0)
-    if ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero) != 0:
-        sys.stderr.write("prctl(PR_SET_NO_NEW_PRIVS) was refused\n")
+        describe(b"", "")
+        entry = pwd.getpwuid(user)
+        confinement.become(user, entry.pw_gid, tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)))
+    confinement.filter_calls(confinement.filters.token_child)
 
 
 def _hold_signals() -> None:

@@ -1,5 +1,6 @@
 """The adaptor behind `ports.TokenReader`: asks a child process, and takes whatever becomes of it as an answer."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from msgspec import Struct
 from keyfit.core.text import clean
 from keyfit.errors import HostError
 from keyfit.model.certificate import ModuleReport, Reader
+from keyfit.ports import EventLog
 from keyfit.strictjson import decode
 from keyfit.token.protocol import MAX_ANSWER_BYTES, ReadersAnswer, failed, safe_readers, safe_report
 
@@ -57,14 +59,18 @@ class ChildTokenReader:
         timeout_s: how long a child may take to answer.
         grace_s: how long it may take to end after it was asked to.
         extra_environment: variables set for the child beside the allow-list.
+        log: notes when the child has to run as the administrator although a user has called.
     """
 
     def __init__(self, *, child_command: Sequence[str] = (sys.executable, "-P", "-m", "keyfit.token.child"),
                  timeout_s: float = TIMEOUT_S, grace_s: float = GRACE_S,
-                 extra_environment: Mapping[str, str] | None = None) -> None:
+                 extra_environment: Mapping[str, str] | None = None, log: EventLog | None = None) -> None:
         self._command = tuple(child_command)
         self._timeout_s, self._grace_s = timeout_s, grace_s
         self._extra = dict(extra_environment or {})
+        self._log = log
+        self._user = invoking_user(os.environ)
+        self._tried = False
 
     def readers(self) -> tuple[Reader, ...]:
         """Readers that the PC/SC daemon lists.
@@ -72,21 +78,38 @@ class ChildTokenReader:
         Raises:
             HostError: code "pcsc-unavailable"; the hint says whether the library, the daemon or the right is missing.
         """
+        answer = self._readers()
+        if answer.error == "no-access" and self._user is not None:
+            self._stay_administrator()
+            answer = self._readers()
+        self._tried = True
+        if answer.error:
+            raise _unavailable(_SAYS[answer.error] + f" ({clean(answer.detail)})", answer.error)
+        return safe_readers(answer.readers)
+
+    def _readers(self) -> ReadersAnswer:
         ended = self._ask("readers")
         if ended.error:
             raise _unavailable(f"Listing the readers failed: it {ended.error}.", "failed")
         try:
-            answer = decode(ended.answer, ReadersAnswer, max_bytes=MAX_ANSWER_BYTES)
+            return decode(ended.answer, ReadersAnswer, max_bytes=MAX_ANSWER_BYTES)
         except ValueError as error:
             raise _unavailable(f"Listing the readers gave no usable answer: {_short(error)}.", "failed") from error
-        if answer.error:
-            raise _unavailable(_SAYS[answer.error] + f" ({clean(answer.detail)})", answer.error)
-        return safe_readers(answer.readers)
+
+    def _stay_administrator(self) -> None:
+        """polkit lets local, active users use smart cards; one who works from afar is refused, root is not. What a module then
+        does with the card it can do as root only."""
+        if self._log is not None:
+            self._log.event("warning", "token-child-as-administrator", reason="the PC/SC service refuses the user that called")
+        self._user = None
 
     def load_module(self, path: str) -> ModuleReport:
         """Load a PKCS#11 module and report its slots and certificates; whatever goes wrong is in the report."""
         if not PurePath(path).is_absolute() or "\0" in path:
             return failed(path, "the path of a module has to be absolute")
+        if self._user is not None and not self._tried:
+            with contextlib.suppress(HostError):
+                self.readers()  # says as whom PC/SC can be asked; the module itself cannot tell why it sees no reader
         ended = self._ask("module", path)
         if ended.error:
             return failed(path, f"it {ended.error}")
@@ -97,9 +120,12 @@ class ChildTokenReader:
         return safe_report(report, path)
 
     def _ask(self, *arguments: str) -> _Ended:
+        user = self._user
+        as_user = () if user is None else ("--user", str(user.uid))
+        environment = child_environment(os.environ, {**({} if user is None else user.environment), **self._extra})
         try:
-            child = subprocess.Popen([*self._command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                     stderr=subprocess.DEVNULL, env=child_environment(os.environ, self._extra),
+            child = subprocess.Popen([*self._command, *as_user, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                     stderr=subprocess.DEVNULL, env=environment,
                                      cwd=Path(sys.executable).anchor, start_new_session=True,
                                      creationflags=_WINDOWS_FLAGS)
         except OSError as error:
@@ -131,6 +157,36 @@ class ChildTokenReader:
             return child.wait(self._grace_s)
         except subprocess.TimeoutExpired:
             return None
+
+
+class InvokingUser(Struct, frozen=True):
+    """The user for whom this process has administrator rights: who gave a password to sudo or pkexec."""
+
+    uid: int
+    name: str
+    home: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where this user's settings lie."""
+        return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name}
+
+
+def invoking_user(environment: Mapping[str, str]) -> InvokingUser | None:
+    """Who has called sudo (sudo(8), SUDO_UID) or pkexec (pkexec(1), PKEXEC_UID); None if this process is not root's, or nobody
+    but root is behind it."""
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return None
+    import pwd
+
+    uid = environment.get("PKEXEC_UID") or environment.get("SUDO_UID") or ""
+    if not (uid.isascii() and uid.isdigit() and 0 < len(uid) <= 10) or int(uid) == 0:
+        return None
+    try:
+        user = pwd.getpwuid(int(uid))
+    except (KeyError, OverflowError):
+        return None
+    return InvokingUser(user.pw_uid, user.pw_name, user.pw_dir)
 
 
 class _Answer:

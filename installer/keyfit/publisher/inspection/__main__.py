@@ -18,11 +18,14 @@ from keyfit.publisher.inspection import sandbox
 from keyfit.publisher.inspection.limits import MAX_FILE_BYTES
 from keyfit.publisher.inspection.reports import Answer, Report
 from keyfit.publisher.inspection.source import Malformed, Source
+from keyfit.publisher.inspection.unpack import start_unpackers
 from keyfit.publisher.inspection.warmup import load_encodings, warm_up
 
 SIGNED = ("archive", "exe", "msi", "inf", "pkg")
 """Kinds with signatures to check; their readers also take `authenticode.Trust`."""
 KINDS = (*SIGNED, "deb", "rpm")
+_ZSTD_PARTS = {"deb": 2, "rpm": 1, "archive": 1}
+"""Parts of a package that may be packed with zstd, by kind; in all others it is unusual."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     look = _prepared(arguments[0], Path(arguments[1]) if len(arguments) > 1 else None)
     with os.fdopen(0, "rb", closefd=False) as file:
         sandbox.restrict()
+        start_unpackers(_ZSTD_PARTS.get(arguments[0], 0))
+        sandbox.close()
         answer = _answer(look, file)
     with os.fdopen(output, "wb") as pipe:
         pipe.write(msgspec.json.encode(answer))

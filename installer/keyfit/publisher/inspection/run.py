@@ -4,17 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
-
-import msgspec
 
 from keyfit.core.text import clean
 from keyfit.errors import DataError, UserError
 from keyfit.publisher.inspection.limits import MAX_ANSWER_BYTES, TIMEOUT_S
 from keyfit.publisher.inspection.reports import Answer, Report
+from keyfit.strictjson import decode
 
+GRACE_S = 10.0
+"""How long the child may take to end once it has answered."""
 CHILD = (sys.executable, "-P", "-W", "ignore", "-m", "keyfit.publisher.inspection")
 _WINDOWS_FLAGS = 0x08000000 if sys.platform == "win32" else 0
 """CREATE_NO_WINDOW."""
@@ -49,23 +51,41 @@ def _ask(command: Sequence[str], opened: BinaryIO, name: str, timeout_s: float) 
     with subprocess.Popen(command, stdin=opened, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
                           cwd=Path(sys.executable).anchor, start_new_session=True,
                           creationflags=_WINDOWS_FLAGS) as running:
-        try:
-            data, _ = running.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired as error:
+        data: list[bytes] = []
+        reading = threading.Thread(target=_read, args=(running, data), daemon=True)
+        reading.start()
+        reading.join(timeout_s)
+        answered = not reading.is_alive() and (len(data[0]) > MAX_ANSWER_BYTES or _ended(running))
+        if running.poll() is None or not answered:
             _end(running)
-            raise _refused(name, f"it was not looked through within {timeout_s:.0f} seconds") from error
+        reading.join()
         code = running.returncode
+    if len(data[0]) > MAX_ANSWER_BYTES:
+        raise _refused(name, f"the report has more than {MAX_ANSWER_BYTES} bytes")
+    if not answered:
+        raise _refused(name, f"it was not looked through within {timeout_s:.0f} seconds")
     if code:
         raise _refused(name, f"the reader {_cause(code)}: the file may be made to break readers")
-    if len(data) > MAX_ANSWER_BYTES:
-        raise _refused(name, f"the report has more than {MAX_ANSWER_BYTES} bytes")
     try:
-        decoded = msgspec.json.decode(data, type=Answer)
-    except msgspec.DecodeError as error:
-        raise _refused(name, f"the reader gave no usable report: {clean(str(error), 200)}") from error
+        decoded = decode(data[0], Answer, max_bytes=MAX_ANSWER_BYTES)
+    except ValueError as error:
+        raise _refused(name, f"the reader gave no usable report: {error}") from error
     if decoded.report is None:
         raise _refused(name, clean(decoded.malformed, 400) or "the reader gave no report")
     return decoded.report
+
+
+def _read(running: "subprocess.Popen[bytes]", data: list[bytes]) -> None:
+    """All that the child says, as far as it may; the rest is never taken into memory."""
+    data.append(running.stdout.read(MAX_ANSWER_BYTES + 1) if running.stdout is not None else b"")
+
+
+def _ended(running: "subprocess.Popen[bytes]") -> bool:
+    try:
+        running.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _end(running: "subprocess.Popen[bytes]") -> None:

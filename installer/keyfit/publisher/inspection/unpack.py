@@ -14,6 +14,8 @@ from keyfit.publisher.inspection.limits import MAX_UNPACKED_BYTES
 from keyfit.publisher.inspection.source import Capped, Malformed, Readable, Source
 
 _ZSTD = Path("/usr/bin/zstd")
+_ready: "list[subprocess.Popen[bytes]]" = []
+"""Started and waiting for a stream."""
 MAX_LZMA_MEMORY = 512 * 1024 * 1024
 """xz -9 asks for 64 MiB; the format would allow 4 GiB (xz(1))."""
 _MAGIC = ((b"\x1f\x8b", "gz"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bz2"), (b"\x28\xb5\x2f\xfd", "zst"))
@@ -79,8 +81,10 @@ def _zstd(source: Source) -> Iterator[Readable]:
     """Through the program zstd: Python has the format since 3.14 only. It gets the bytes by a pipe and no name."""
     if not _ZSTD.is_file():
         raise Malformed(f"this is packed with zstd; to look inside, {_ZSTD} is needed and is not there")
-    child = subprocess.Popen([_ZSTD, "--decompress", "--stdout", "--quiet", "--memory=512MB"], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        child = _ready.pop() if _ready else _started()
+    except OSError as error:
+        raise Malformed("there are more parts packed with zstd than a package of this kind has") from error
     if child.stdin is None or child.stdout is None:
         raise Malformed("the program zstd could not be given a pipe")
     feeder = threading.Thread(target=_feed, args=(source, child.stdin), daemon=True)
@@ -92,6 +96,17 @@ def _zstd(source: Source) -> Iterator[Readable]:
         child.wait()
         child.stdout.close()
         feeder.join()
+
+
+def start_unpackers(count: int) -> None:
+    """Start the program zstd as often as it may be needed, for a process that will soon not be able to start any."""
+    if _ZSTD.is_file():
+        _ready.extend(_started() for _ in range(count))
+
+
+def _started() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([_ZSTD, "--decompress", "--stdout", "--quiet", "--memory=512MB"], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE)
 
 
 def _feed(source: Source, pipe: IO[bytes]) -> None:

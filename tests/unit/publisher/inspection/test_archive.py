@@ -73,7 +73,7 @@ def test_windows_programs_inside_are_told_with_their_signature(signed: Path, pro
 @pytest.mark.parametrize("data", [
     b"", b"PK\x03\x04", zipped({"a": b"x" * 10_000})[:-30], b"\x1f\x8b\x08\x00 no", tar({"a": b"x"})[:300],
     zipped({"a.exe": b"MZ no program"}),
-])
+], ids=["empty", "four bytes", "zip cut off", "gzip header", "tar cut off", "no program"])
 def test_a_file_out_of_form_is_no_archive(data: bytes, trust: Trust) -> None:
     with pytest.raises(Malformed):
         read(data, trust)
