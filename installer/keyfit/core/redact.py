@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 
 HIDDEN = "<hidden>"
-SHORTEST = 3
-"""Shorter values are not looked for: they would be found in every other word."""
+SHORTEST = 2
+"""Shorter values are not looked for: a single letter is in every text."""
 _SEPARATOR = r"(?:[\s\"']{0,4}[=:][\s\"']{0,4}|\s{1,4}is\s{1,4}|\s{1,4}(?=\d{4}))"
 _VALUE = r"[^\s\"',;]{1,1000}"
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple((re.compile(pattern), by) for pattern, by in (

@@ -333,11 +333,11 @@ def test_i2_whose_log_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_i2_f3_what_is_private_here() -> None:
     known = private_values({
         "HOME": "/home/ada", "USER": "ada", "SUDO_UID": "65534", "https_proxy": "http://ada2:p%40ss@proxy:3128",
-        "ALL_PROXY": "socks5://plain.example:1", "TOKEN_PIN": "424242", "AWS_SECRET_KEY": "k3y", "KEYFIT_ROOT": "/srv/tree",
-        "COMPASS": "north", "SPINNER": "yes"})
+        "ALL_PROXY": "socks5://plain.example:1", "TOKEN_PIN": "424242", "AWS_SECRET_KEY": "k3y5", "KEYFIT_ROOT": "/srv/tree",
+        "COMPASS": "north", "SPINNER": "yes", "USE_KEY": "no"})
 
     assert known["/home/ada"] == "~"
     assert known["ada"] == known["nobody"] == "<user>"
-    assert {"ada2", "p%40ss", "p@ss", "424242", "k3y"} <= known.keys()
+    assert {"ada2", "p%40ss", "p@ss", "424242", "k3y5"} <= known.keys()
     assert known[os.uname().nodename] == "<host>"
-    assert not {"plain.example", "north", "yes", "/srv/tree", "root", "", "/"} & known.keys()
+    assert not {"plain.example", "north", "yes", "no", "/srv/tree", "root", "", "/"} & known.keys()

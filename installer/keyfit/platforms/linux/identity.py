@@ -14,6 +14,8 @@ CALLERS = ("SUDO_UID", "PKEXEC_UID")
 """Whom an elevated process works for (sudo(8), pkexec(1))."""
 PUBLIC_USERS = ("root",)
 PUBLIC_HOSTS = ("localhost",)
+SHORTEST_SECRET = 4
+"""A PIN has at least as many digits (PKCS#11 tokens: the brands' rules begin at 4); shorter values are switches."""
 _SECRETIVE = re.compile(r"(?i)(?:^|_)(?:pin|puk|pass|pwd|key|token)(?:_|$)|passw|passphrase|secret|credential")
 """Names of variables whose values are likely to be secrets."""
 
@@ -22,7 +24,7 @@ def private_values(environment: Mapping[str, str] = os.environ) -> dict[str, str
     """Private value -> what stands in its place, as `core.redact.redactor` takes it."""
     found = _host() | _users(environment)
     for name, value in environment.items():
-        if _SECRETIVE.search(name):
+        if _SECRETIVE.search(name) and len(value) >= SHORTEST_SECRET:
             found[value] = HIDDEN
         elif name.lower().endswith("_proxy") and "@" in value:
             found |= dict.fromkeys(_credentials(value), HIDDEN)
