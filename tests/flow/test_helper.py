@@ -372,8 +372,8 @@ def test_d7_a_caller_that_is_gone_in_the_middle_leaves_nothing_half_done(user: U
     assert user.changed() == bool(journal.records(BRAND))
 
 
-def test_c2_what_the_helper_asks_for_is_never_a_path_of_the_machine() -> None:
-    """C2, C4. A caller that serves a hostile helper gives it nothing but files of the repository."""
+def test_c4_what_the_helper_asks_for_is_never_a_path_of_the_machine() -> None:
+    """C4: a caller that serves a hostile helper gives it nothing but files of the repository."""
     for path in ("/etc/shadow", "../../etc/shadow", "metadata/../../x", "metadata/a/../../x", "payloads/x", "metadata//etc",
                  "metadata/", "file:///etc/shadow", "metadata/x\n"):
         with pytest.raises(msgspec.ValidationError):
