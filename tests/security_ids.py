@@ -71,16 +71,7 @@ REQUIREMENTS = {
 """The security requirements, in our words."""
 
 WHY_NOT = {
-    "C1": "Not written yet.",
-    "C2": "Not written yet.",
-    "C3": "The elevated helper has no tests yet.",
-    "C4": "The elevated helper has no tests yet.",
-    "C6": "The elevated helper has no tests yet.",
-    "C7": "The elevated helper has no tests yet.",
-    "G1": "Not written yet.",
-    "G4": "Not written yet.",
     "G5": "There is none: nothing listens, so there is nothing that a page could send to. See G1.",
-    "E1": "Belongs to packaging: there is no packaged helper yet whose place could be checked.",
     "E2": "Belongs to Windows: there is no setup program yet.",
     "E3": "Belongs to packaging: the build has no list of lowest versions yet.",
     "E4": "Belongs to Windows: no program is built for it yet.",
@@ -88,7 +79,6 @@ WHY_NOT = {
     "K3": "Belongs to releases: builds have not been compared yet.",
     "K4": "Belongs to releases: none has been made yet.",
     "K5": "Belongs to the build service: there is none yet, only .ci/run.",
-    "K6": "Belongs to the build service: there is none yet.",
     "K7": "SECURITY.md names the way; a rehearsal cannot be a test.",
     "K8": "No flaw of ours has been published yet; tests against other programs' flaws name them (CVE-...).",
 }
