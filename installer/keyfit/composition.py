@@ -91,6 +91,7 @@ def compose_elevated(channel: "Channel", source: Literal["repository", "kit"], m
     """
     from keyfit.app.helper import ChannelReporter, ask_for_file
     from keyfit.platforms import policy
+    from keyfit.ui.logged import LoggedReporter
 
     options, ask = options or Options(), ask_for_file(channel)
     root = _root(options)
@@ -100,7 +101,7 @@ def compose_elevated(channel: "Channel", source: Literal["repository", "kit"], m
         load_catalog=lambda: load_catalog(machine),
         open_repository=lambda: _open_relayed(ask, source, load_policy(), options),
         open_journal=lambda: open_journal(options, root), open_page=lambda page: False, clock=SystemClock(),
-        reporter=ChannelReporter(channel), load_policy=load_policy, log=log)
+        reporter=LoggedReporter(ChannelReporter(channel), log), load_policy=load_policy, log=log)
 
 
 def _open_relayed(ask: Callable[[str], bytes | None], source: Literal["repository", "kit"], policy: Policy,
