@@ -216,7 +216,7 @@ def _tar(name: str, data: bytes) -> bytes:
 LOOKS = (("devices",), ("devices", "--explain", "--all"), ("plan", BRAND), ("verify", BRAND), ("certificate", BRAND),
          ("history",))
 CHANGES = (("install", BRAND, "--yes"), ("repair", BRAND), ("recover",), ("uninstall", BRAND, "--yes"))
-WAYS: tuple[tuple[str, ...], ...] = ((), ("--json",), ("--verbose",), ("--verbose", "--json"))
+WAYS: tuple[tuple[str, ...], ...] = ((), ("--json",), ("--verbose",))
 
 
 class Told:
@@ -345,7 +345,7 @@ def test_i2_c5_no_child_is_given_any_of_it(machine: Machine, tmp_path: Path, wor
 
 
 @pytest.mark.parametrize("command", ["devices", "plan", "install"])
-@pytest.mark.parametrize("way", WAYS, ids=["text", "json", "verbose", "verbose-json"])
+@pytest.mark.parametrize("way", WAYS, ids=["text", "json", "verbose"])
 def test_f3_a_proxys_credentials_reach_the_proxy_and_nobody_else(machine: Machine, tmp_path: Path, command: str,
                                                                  way: tuple[str, ...]) -> None:
     with HostileServer(tmp_path) as proxy:
@@ -357,7 +357,7 @@ def test_f3_a_proxys_credentials_reach_the_proxy_and_nobody_else(machine: Machin
     assert {name: hits(data) for name, data in machine.logs().items() if hits(data)} == {}
 
 
-@pytest.mark.parametrize("way", WAYS, ids=["text", "json", "verbose", "verbose-json"])
+@pytest.mark.parametrize("way", WAYS, ids=["text", "json", "verbose"])
 @pytest.mark.parametrize("address", ["https://{}:{}@drivers.example/", "https://{}:{}@[x/", "http://{}:{}@127.0.0.1:1/", "ftp://{}:{}@h/"])
 def test_f3_an_address_with_a_password_is_refused_and_not_repeated(machine: Machine, address: str, way: tuple[str, ...]) -> None:
     url = address.format(SECRETS["url-user"], SECRETS["url-password"])
@@ -422,13 +422,13 @@ def test_i2_an_ordinary_users_log_is_his_own_and_has_none_of_it(machine: Machine
             for words, faulty in ((("install", BRAND, "--yes"), False), (("recover",), True)) for way in WAYS]
 
     files = [path for path in place.rglob("*") if path.is_file()]
-    assert [run.returncode for run in runs] == [2] * 4 + [70] * 4, runs  # the repository's address is refused
+    assert [run.returncode for run in runs] == [2] * len(WAYS) + [70] * len(WAYS), runs  # the repository's address is refused
     assert {path.name for path in files} == {"keyfit.log"}, runs
     assert {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in files} == {(NOBODY, 0o600)}
     assert files[0].parent.stat().st_mode & 0o777 == 0o700
     assert {str(path): hits(path.read_bytes()) for path in files if hits(path.read_bytes())} == {}
-    assert [hits(run.stdout + run.stderr) for run in runs] == [[]] * 8
-    assert b"keyfit/keyfit.log" in runs[4].stderr
+    assert [hits(run.stdout + run.stderr) for run in runs] == [[]] * 2 * len(WAYS)
+    assert b"keyfit/keyfit.log" in runs[len(WAYS)].stderr
 
 
 @pytest.fixture
