@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from keyfit.core.handoff import check_page
 from keyfit.core.text import clean
-from keyfit.errors import DataError
+from keyfit.errors import DataError, PolicyError
 from keyfit.model.catalog import Brand, CcidListEntry, Match, UdevRule
 from keyfit.model.usb import CLASS_SMART_CARD
 from keyfit.publisher import blocklist
@@ -203,7 +204,12 @@ def _check_pages(file: _File) -> Iterator[Problem]:
 
 
 def page_faults(url: str) -> Iterator[str]:
-    """What keeps an address from being opened: anything but https with a plain ASCII host name."""
+    """What keeps an address from being opened: anything but https with a plain ASCII host name, and all that the client
+    refuses to open."""
+    try:
+        check_page(url)
+    except PolicyError as error:
+        yield error.message
     try:
         parts = urlsplit(url)
         port = parts.port
