@@ -32,7 +32,7 @@ DPKG_OWN = ("var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/sta
             "var/lib/dpkg/triggers", "var/lib/dpkg/updates", "var/lib/dpkg/available", "var/log/dpkg.log")
 """What dpkg keeps for itself in any tree that it has worked on; its status is looked at by its paragraphs."""
 POLICY_TEXT = b'{\n    "policies": {\n        "DisableTelemetry": true\n    }\n}\n'
-STATE = "var/lib/keyfit"
+STATE, LOGS = "var/lib/keyfit", "var/log"
 STATE_FILES = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "lock", "installed.json", "metadata", "staging")
 """All that the state directory may hold after a run."""
 Snapshot = dict[str, tuple[int, int, int, bytes | str | None]]
@@ -119,7 +119,7 @@ class Job:
             for name in (*folders, *files):
                 path = Path(folder, name)
                 below = str(path.relative_to(self.tree))
-                if not below.startswith((*DPKG_OWN, STATE)):
+                if not below.startswith((*DPKG_OWN, STATE, LOGS)):
                     found[below] = _described(path)
         versions = LinuxHost(str(self.tree)).package_versions()
         found["packages"] = (0, 0, 0, repr(sorted(versions.items())))
