@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ BRAND, PACKAGE = "acme", "keyfit-try"
 VERBS = ("install", "uninstall", "repair", "recover")
 DPKG_OWN = ("var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/status", "var/lib/dpkg/status-old",
             "var/lib/dpkg/triggers", "var/lib/dpkg/updates", "var/lib/dpkg/available", "var/log/dpkg.log")
+LOGS = "var/log/keyfit"
 """What dpkg keeps for itself in any tree that it has worked on; its status is looked at by its paragraphs."""
 POLICY_TEXT = b'{\n    "policies": {\n        "DisableTelemetry": true\n    }\n}\n'
 STATE, LOGS = "var/lib/keyfit", "var/log"
@@ -44,7 +46,8 @@ class Publisher:
     def __init__(self, folder: Path, *, size: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.repository = SignedRepository(folder / "publisher")
-        self.deb = debs.build(folder, PACKAGE, files={"usr/lib/acme/driver.so": "elf\n" + "x" * size})
+        filling = random.Random(1).randbytes(size).hex()  # as good as incompressible, so that reading it takes a while
+        self.deb = debs.build(folder, PACKAGE, files={"usr/lib/acme/driver.so": "elf\n" + filling})
         self.archive = tar(module__so="elf", readme="text")
         self.target = self.repository.release(self._brand())
 
@@ -88,17 +91,23 @@ class Job:
     def environment(self) -> dict[str, str]:
         """With a temporary and a home directory of its own."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("KEYFIT_", "XDG_"))}
-        return kept | {"TMPDIR": str(self.tmp), "HOME": str(self.run_folder / "home")}
+        return kept | {"TMPDIR": str(self.tmp), "HOME": str(self.run_folder / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def start(self, verb: str) -> None:
         """The state before a verb."""
         shutil.rmtree(self.run_folder, ignore_errors=True)
         _copy(self._templates / verb, self.run_folder)
 
-    def run(self, verb: str, prefix: Sequence[str] = (), **given: Any) -> "subprocess.CompletedProcess[bytes]":
-        """One run of its own process."""
-        return subprocess.run([*prefix, *self.command(verb)], env=self.environment(), capture_output=True, timeout=100,
-                              check=False, cwd="/", **given)
+    def start_with_cache(self) -> dict[str, Path]:
+        """The state before an install, but the files were downloaded before; those by their SHA-256."""
+        self.start("install")
+        _copy(self._templates / "repair" / "cache", self.cache)
+        return {path.name: path for path in (self.cache / "payloads").iterdir() if len(path.name) == 64}
+
+    def run(self, verb: str, prefix: Sequence[str] = (), *, timeout_s: float = 100) -> "subprocess.CompletedProcess[bytes]":
+        """One run in a process of its own."""
+        return subprocess.run([*prefix, *self.command(verb)], env=self.environment(), capture_output=True, timeout=timeout_s,
+                              check=False, cwd="/")
 
     def run_here(self, verb: str) -> tuple[int, dict[str, Any]]:
         """One run within this process, which is faster; exit code and document."""
@@ -129,7 +138,7 @@ class Job:
         """Files that nobody needs any more: temporary ones, half downloads aside."""
         state = self.tree / STATE
         left = [p for p in state.rglob("*") if p.relative_to(state).parts[0] not in STATE_FILES]
-        left += [p for p in (state / "staging").rglob("*")]
+        left += [p for p in (state / "staging").rglob("*") if p.name != "lock"]
         left += [p for p in (state / "metadata").rglob("*") if p.is_file() and not p.name.endswith((".json", "lock"))]
         left += [p for p in self.tmp.rglob("*")]
         left += [p for p in self.tree.rglob(".keyfit-*")]
@@ -146,6 +155,7 @@ class Job:
         self.run_folder.mkdir(parents=True)
         self.tmp.mkdir(mode=0o700)
         debs.tree_with_package_database(self.tree)
+        (self.tree / "var/log").mkdir()
         (self.tree / "var/lib/dpkg/status").write_text(
             "Package: libc6\nStatus: install ok installed\nMaintainer: Keyfit tests <tests@example.org>\nArchitecture: amd64\n"
             "Version: 2.36\nDescription: there already\n\n")
@@ -181,7 +191,7 @@ class Job:
         """An install that was killed just before its last step took effect."""
         names = self.calls("install")
         self.start("install")
-        number = max(n for n, name in enumerate(names, 1) if name == "renameat")
+        number = max(n for n, name in enumerate(names, 1) if name in ("renameat", "renameat2"))
         done = syscalls.killed(self.command("install"), number, environment=self.environment(), cwd="/")
         assert done.returncode == -9
         assert (self.tree / "etc/pkcs11/modules/keyfit-acme.module").exists()
