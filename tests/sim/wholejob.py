@@ -31,7 +31,6 @@ BRAND, PACKAGE = "acme", "keyfit-try"
 VERBS = ("install", "uninstall", "repair", "recover")
 DPKG_OWN = ("var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/status", "var/lib/dpkg/status-old",
             "var/lib/dpkg/triggers", "var/lib/dpkg/updates", "var/lib/dpkg/available", "var/log/dpkg.log")
-LOGS = "var/log/keyfit"
 """What dpkg keeps for itself in any tree that it has worked on; its status is looked at by its paragraphs."""
 POLICY_TEXT = b'{\n    "policies": {\n        "DisableTelemetry": true\n    }\n}\n'
 STATE, LOGS = "var/lib/keyfit", "var/log"
