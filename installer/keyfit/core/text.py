@@ -6,20 +6,32 @@ MAX_DEVICE_TEXT = 126
 """Longest USB string in UTF-16 code units: bLength is one byte, (255 - 2) / 2 (USB 2.0, section 9.6.7)."""
 
 
+MAX_MARKS = 4
+"""Combining marks on one character: Hebrew and Tibetan use up to four; more of them only paint over the lines around."""
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | frozenset(
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+"""Characters that count as letters, marks or symbols and show nothing: Unicode's Default_Ignorable_Code_Point
+(DerivedCoreProperties.txt) outside category C, and the braille pattern blank."""
+
+
 def clean(raw: str, limit: int = MAX_DEVICE_TEXT) -> str:
-    """Return `raw` as one line of NFC text without control, format (bidi, zero-width), surrogate or private characters.
+    """Return `raw` as one line of NFC text without control, format (bidi, zero-width), surrogate, private or invisible
+    characters, and with a few combining marks on one character at most.
 
     Every such character becomes nothing, runs of white space become one space, and the result is cut to `limit`.
     """
     if raw.isascii() and raw.isprintable() and "  " not in raw:
         return raw.strip()[:limit]
-    kept = []
+    kept: list[str] = []
+    marks = 0
     for char in unicodedata.normalize("NFC", raw[: limit * 4]):
         category = unicodedata.category(char)
         if char.isspace() or category == "Zs":
             kept.append(" ")
-        elif category[0] != "C":
-            kept.append(char)
+        elif category[0] != "C" and char not in _INVISIBLE:
+            marks = marks + 1 if category in ("Mn", "Me") else 0
+            if marks <= MAX_MARKS:
+                kept.append(char)
     # once more: what was between two characters that belong together is gone now
     return unicodedata.normalize("NFC", " ".join("".join(kept).split()))[:limit].rstrip()
 
