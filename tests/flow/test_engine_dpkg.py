@@ -1,9 +1,8 @@
-"""The real dpkg, in a tree of its own: installed, taken back, killed with SIGKILL at every commit (security D7)."""
+"""The real dpkg, in a tree of its own: installed, taken back, locked, cut off (security D7). Kills at all moments: see
+`tests/kill_loop`."""
 
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from keyfit.engine.journal import Journal
 from keyfit.errors import HostError, KeyfitError, TrustError
 from keyfit.platforms.linux.host import LinuxHost
 from tests.sim import debs
-from tests.sim.killed import plan_for
+from tests.sim.killed import PRESENT, plan_for
 from tests.sim.world import SimReporter
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("KEYFIT_TEST_CACHE", Path(tempfile.gettempdir()) / f"keyfit-debs-{os.getuid()}"))
 DPKG_OWN = ("var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/status-old", "var/lib/dpkg/triggers",
             "var/lib/dpkg/updates", "var/lib/dpkg/available")
@@ -30,11 +28,6 @@ def tree(tmp_path: Path) -> Path:
     debs.tree_with_package_database(root)
     (root / "var/lib/dpkg/status").write_text(PRESENT)
     return root
-
-
-PRESENT = "".join(
-    f"Package: {name}\nStatus: install ok installed\nMaintainer: Keyfit tests <tests@example.org>\nArchitecture: amd64\n"
-    f"Version: {version}\nDescription: there already\n\n" for name, version in (("libc6", "2.36"), ("libusb-1.0-0", "2:1.0.26")))
 
 
 def content(tree: Path) -> dict[str, bytes | None]:
@@ -117,38 +110,3 @@ def test_a_tree_is_no_business_of_this_machines_dpkg_log(tree: Path, tmp_path: P
     size = log.stat().st_size if log.exists() else 0
     install(tree, tmp_path / "state", debs.build(tmp_path, "keyfit-try"), "keyfit-try")
     assert (log.stat().st_size if log.exists() else 0) == size
-
-
-@pytest.mark.parametrize("verb", ["install", "uninstall"])
-def test_d7_sigkill_at_every_commit_leaves_old_or_new(tmp_path: Path, verb: str) -> None:
-    deb = debs.build(tmp_path, "keyfit-try", files={"usr/lib/acme.so": "elf\n"})
-    moment = 0
-    while True:
-        moment += 1
-        tree, state = tmp_path / f"tree{moment}", tmp_path / f"state{moment}"
-        debs.tree_with_package_database(tree)
-        (tree / "var/lib/dpkg/status").write_text(PRESENT)
-        clean = content(tree)
-        if verb == "uninstall":
-            install(tree, state, deb, "keyfit-try")
-        installed = content(tree)
-        done = _run(tree, state, deb, verb, moment)
-        if done.returncode == 0:
-            break
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        host, journal = LinuxHost(str(tree)), Journal(state)
-        transaction.recover(host=host, journal=journal, reporter=SimReporter())
-        assert not journal.open_transactions()
-        if not journal.records("acme"):
-            assert content(tree) == clean, f"after a kill at commit {moment}"
-        elif verb == "uninstall":
-            assert content(tree) == installed, f"after a kill at commit {moment}"
-        else:
-            assert (tree / "usr/lib/acme.so").is_file()
-            assert (tree / "etc/pkcs11/modules/keyfit-acme.module").is_file()
-    assert moment > 8
-
-
-def _run(tree: Path, state: Path, deb: Path, verb: str, moment: int) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "tests.sim.killed", tree, state, deb, "keyfit-try", "1.0", verb, str(moment)],
-                          cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)

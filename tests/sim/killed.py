@@ -1,21 +1,19 @@
-"""An install into a tree that is killed (SIGKILL) at the n-th journal commit: `python -m tests.sim.killed`.
-
-Arguments: tree, state directory, package file, name, version, verb ("install" or "uninstall"), commit number.
-"""
+"""What ends a process with SIGKILL at a moment beside a journal commit, and a plan and a package database to end it in."""
 
 import hashlib
 import os
 import signal
-import sys
 from pathlib import Path
 
-from keyfit.engine import transaction
 from keyfit.model.catalog import Payload
 from keyfit.model.plan import P11KitModule, PackageFile, Plan, UdevRuleFile
-from keyfit.platforms.linux.host import LinuxHost
 from tests.sim.plans import plan
-from tests.sim.power import Power, PoweredJournal
-from tests.sim.world import SimReporter
+from tests.sim.power import Power
+
+PRESENT = "".join(
+    f"Package: {name}\nStatus: install ok installed\nMaintainer: Keyfit tests <tests@example.org>\nArchitecture: amd64\n"
+    f"Version: {version}\nDescription: there already\n\n" for name, version in (("libc6", "2.36"), ("libusb-1.0-0", "2:1.0.26")))
+"""A package database with what drivers usually depend on."""
 
 
 class SuddenDeath(Power):
@@ -36,18 +34,3 @@ def plan_for(deb: Path, name: str, version: str) -> Plan:
         UdevRuleFile(path="/etc/udev/rules.d/70-keyfit-acme-x.rules", subsystem="usb", id_vendor=0x72F, id_product=0xB200),
         P11KitModule(path="/etc/pkcs11/modules/keyfit-acme.module", module="/usr/lib/acme.so"),
     )
-
-
-def main(tree: str, state: str, deb: str, name: str, version: str, verb: str, cut_at: str) -> None:
-    """See the module's text."""
-    power = SuddenDeath(int(cut_at) or None)
-    host, journal = LinuxHost(tree), PoweredJournal(Path(state), power)
-    if verb == "uninstall":
-        transaction.uninstall("acme", host=host, journal=journal, reporter=SimReporter())
-        return
-    transaction.carry_out(plan_for(Path(deb), name, version), host=host, journal=journal, reporter=SimReporter(),
-                          fetch=lambda payload: Path(deb), wait=lambda wait: None)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

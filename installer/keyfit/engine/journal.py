@@ -114,6 +114,12 @@ class Journal:
             db.execute("INSERT OR REPLACE INTO step (txn, seq, step_id, state, before, after) VALUES (?, ?, ?, 'intended', ?, ?)",
                        (txn, seq, step_id, json.dumps(before), json.dumps(after)))
 
+    def skipped(self, txn: int, seq: int, step_id: str, before: dict[str, Any]) -> None:
+        """There was nothing to do in the step."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO step (txn, seq, step_id, state, before) VALUES (?, ?, ?, 'skipped', ?)",
+                       (txn, seq, step_id, json.dumps(before)))
+
     def done(self, txn: int, seq: int, after: dict[str, Any]) -> None:
         """The step has had its effect."""
         with self._writing() as db:
@@ -132,8 +138,8 @@ class Journal:
                        " WHERE txn = ? AND seq = ? AND state IN ('done', 'shared')", (txn, seq))
 
     def undone(self, txn: int, seq: int, state: str = "undone", after: dict[str, Any] | None = None) -> None:
-        """The step was taken back; or it was found done ("skipped"), left alone because of what others did ("kept"), or left
-        for another brand that needs it ("shared", with what is left in `after`)."""
+        """The step was taken back; or it was left alone because of what others did ("kept"), or left for another brand that
+        needs it ("shared", with what is left in `after`)."""
         with self._writing() as db:
             if after is not None:
                 db.execute("UPDATE step SET after = ? WHERE txn = ? AND seq = ?", (json.dumps(after), txn, seq))

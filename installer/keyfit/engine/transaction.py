@@ -167,8 +167,7 @@ def _fetch_all(changes: Iterable[Change], fetch: Fetch, reporter: Reporter) -> N
 def _do(step: Step, seq: int, txn: int, *, host: Host, journal: Journal, fetch: Fetch, reporter: Reporter) -> State:
     found = steps.detect(step.change, host)
     if found.satisfied:
-        journal.intend(txn, seq, step.id, found.before, {})
-        journal.undone(txn, seq, "skipped")
+        journal.skipped(txn, seq, step.id, found.before)
         reporter.step(step.id, "skip", step.action)
         return {}
     after = _act(step, seq, txn, found.before, host=host, journal=journal, fetch=fetch, reporter=reporter)

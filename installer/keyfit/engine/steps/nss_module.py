@@ -56,6 +56,8 @@ class Kind:
         with _as_user(before["user"]):
             kept = host.settle(path)
             now = host.read_bytes(path, nssmodules.MAX_BYTES)
+            if nssmodules.has(textfile.decoded(before["old"]) or b"", change.name, change.module):
+                return kept  # it was there before
             if now is None:
                 host.remove_empty_directories(path, made)
                 return kept
