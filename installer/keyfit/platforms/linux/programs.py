@@ -73,13 +73,12 @@ def run(argv: Sequence[str], *, timeout_s: float, environment: Mapping[str, str]
         HostError: "program-missing", "program-not-started", or "program-timeout" after the whole tree was ended.
     """
     import subprocess
-    import tempfile
 
     path = _needed(argv[0])
     way = () if network is None else (_needed("nsenter"), f"--net=/proc/self/fd/{network}")
     # Files, not pipes: a daemon that the program leaves behind keeps no pipe of ours open, and input that it does not
-    # read blocks nobody.
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    # read blocks nobody. In memory, not in a directory that the caller's TMPDIR names (security D1).
+    with _memory_file() as given, _memory_file() as out, _memory_file() as err:
         given.write(input_text.encode())
         given.seek(0)
         try:
@@ -100,6 +99,10 @@ def run(argv: Sequence[str], *, timeout_s: float, environment: Mapping[str, str]
             end_tree(process)
             raise
         return Completed(argv=tuple(argv), returncode=process.returncode, stdout=_head(out), stderr=_head(err))
+
+
+def _memory_file() -> IO[bytes]:
+    return os.fdopen(posix.memfd_create("keyfit"), "w+b")
 
 
 def _needed(name: str) -> str:
