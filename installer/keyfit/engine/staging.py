@@ -50,7 +50,11 @@ class Staging:
                             hint="Correct its owner and mode, or give another --state-dir.")
         with FileLock(self._base / LOCK, ENTER_WAIT_S):  # so that nobody takes a folder without its lock yet for abandoned
             self._remove_abandoned()
-            self._lock.__enter__()
+            try:
+                self._lock.__enter__()
+            except BaseException:
+                _remove(self._folder)
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
