@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := installer tests bench demo
 
-.PHONY: setup demo test lint fuzz test-vm test-frozen bench dist deb docs clean
+.PHONY: setup demo test lint fuzz kill-loop test-vm test-frozen bench dist deb docs clean
 
 setup: .venv/.stamp
 
