@@ -63,12 +63,12 @@ def test_c6_every_verb_of_the_helper_has_its_action_and_nothing_is_given_away() 
 
 
 def test_c6_the_question_says_what_will_happen() -> None:
-    """No two actions ask the same, and none leaves the word to a variable that the caller fills."""
+    """No two actions ask the same; for which brand is the end of the command line, which pkexec fills in."""
     top = ElementTree.fromstring(POLICY.read_text("utf-8"))
     for tag in ("message", "description"):
         texts = [e.text for e in top.iter(tag)]
         assert len(set(texts)) == len(texts)
-        assert not any("$(" in (text or "") for text in texts)
+        assert not any("$(" in (text or "").replace("($(command_line))", "").replace("（$(command_line)）", "") for text in texts)
 
 
 def change(old: str, new: str) -> Callable[[str], str]:
