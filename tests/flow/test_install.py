@@ -275,6 +275,22 @@ def test_repair_puts_back_what_somebody_removed(world: World) -> None:
     assert verify(world.context(), None).outcome is Outcome.DONE
 
 
+def test_verify_knows_a_brand_that_is_newer_than_the_program(world: World) -> None:
+    """It is in the signed data only; a brand that is nowhere is told as such."""
+    newer = a_brand("newer", a_match(id_vendor=0x4321, id_product=9), package=(a_package("libnewer"),))
+    context = world.context()
+    _ = context.catalog  # what was shipped, from before the brand was published
+    world.repository.brands.append(newer)
+
+    assert verify(context, "newer").data["verdict"]["brand"] == "newer"
+
+    world.repository.down = True
+    for name in ("newest", "../newer", "NEWER"):
+        with pytest.raises(KeyfitError) as caught:
+            verify(world.context(), name)
+        assert caught.value.code == "unknown-brand"
+
+
 def test_what_was_never_installed_cannot_be_uninstalled(world: World) -> None:
     with pytest.raises(KeyfitError) as caught:
         maintain.uninstall(world.context(), "acme")

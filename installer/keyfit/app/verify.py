@@ -4,13 +4,13 @@ from typing import Any
 
 from keyfit.app.context import Context
 from keyfit.app.devices import listed_readers
-from keyfit.app.select import tokens, unknown_brand
+from keyfit.app.select import BRAND_NAME, choices, tokens, unknown_brand
 from keyfit.core.chain import Evidence, judge
 from keyfit.core.match import Decision
 from keyfit.core.plan import Draft, draft, needed_packages
 from keyfit.engine import steps
-from keyfit.errors import HostError, NoTokenError, Outcome, UserError
-from keyfit.model.catalog import Brand, Model
+from keyfit.errors import HostError, KeyfitError, NoTokenError, Outcome, UserError
+from keyfit.model.catalog import Brand, Model, brand_target
 from keyfit.model.certificate import ModuleReport, Reader
 from keyfit.model.plan import DistributionPackages, FirefoxPolicy, NssModule, P11KitModule, PackageFile
 from keyfit.model.result import Message, OperationResult, Verdict
@@ -76,15 +76,30 @@ def as_data(verdict: Verdict) -> dict[str, Any]:
 
 
 def find_brand(context: Context, name: str) -> Brand:
-    """The shipped data of a brand.
+    """The shipped data of a brand; of one that is newer than this program, the signed data.
 
     Raises:
         UserError: there is no such brand.
     """
-    for brand in context.catalog.brands:
-        if brand.brand == name:
-            return brand
-    raise unknown_brand(name, [b.brand for b in context.catalog.brands])
+    known = {brand.brand: brand for brand in context.catalog.brands}
+    if name in known:
+        return known[name]
+    found = _published(context, name)
+    if found is None:
+        raise unknown_brand(name, list(known))
+    return found
+
+
+def _published(context: Context, name: str) -> Brand | None:
+    """A brand that only the repository has; None also if it cannot be asked."""
+    if not BRAND_NAME.match(name):
+        return None
+    facts = context.facts
+    try:
+        offered = choices(context, brand_target(name, facts.system, facts.architecture))
+    except KeyfitError:
+        return None
+    return next((brand for brand in offered.brands if brand.brand == name), None) if offered is not None else None
 
 
 def _whom(context: Context, name: str | None) -> tuple[Brand, Model | None, UsbDevice | None]:

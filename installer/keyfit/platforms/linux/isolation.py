@@ -29,8 +29,8 @@ def clean_process() -> None:
     os.chdir("/")
     os.umask(PRIVATE_UMASK)
     os.closerange(3, _highest_descriptor() + 1)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):  # the caller says by its pipe whether it is still there
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP", "SIGQUIT"):  # the caller says by its pipe whether it is still there
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
 
 
 def clean_environment(environment: MutableMapping[str, str]) -> None:
