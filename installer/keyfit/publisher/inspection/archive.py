@@ -1,7 +1,8 @@
 """Archives of ours (security H3): the names, and the Windows programs among the files.
 
-The policy on names is that of the client, `keyfit.engine.archives.name_problem`, so that what is added can be
-unpacked. Whether the list is the declared one is compared by `keyfit.publisher.contents`.
+What is added has to be what the client unpacks, so in the end the client's own reader, `keyfit.engine.archives`, goes through it.
+It stops at the first fault; before it, all names are looked at here, so that all that is wrong with them is told at once. Whether
+the list is the declared one is compared by `keyfit.publisher.contents`.
 """
 
 import struct
@@ -9,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
+from keyfit.engine import archives
 from keyfit.engine.archives import name_problem
 from keyfit.publisher.inspection.authenticode import Trust
 from keyfit.publisher.inspection.findings import Findings
@@ -35,7 +37,17 @@ def inspect(source: Source, trust: Trust) -> ArchiveReport:
         files.append(member.name)
         if member.data[:2] == b"MZ":
             binaries.append(binary(member.name, member.data, trust))
+    if not findings.problems:
+        _as_the_client_does(source, findings)
     return ArchiveReport(files=tuple(files), binaries=tuple(binaries), problems=findings.problems, notes=findings.notes)
+
+
+def _as_the_client_does(source: Source, findings: Findings) -> None:
+    try:
+        for _ in archives.read(source.stream()):
+            pass  # the content is read over, and checked
+    except archives.Refused as error:
+        findings.problem(f"expected an archive that Keyfit unpacks; it is refused there: {error}")
 
 
 def binary(name: str, data: bytes, trust: Trust) -> BinaryReport:

@@ -40,7 +40,7 @@ def members(stream: Readable, keep: int = 0) -> Iterator[Member]:
                 yield Member(name=info.name, kind=_kind(info), mode=info.mode & 0o7777, size=info.size,
                              link=info.linkname, data=content.read() if content else b"")
                 vars(archive)["members"].clear()  # tarfile keeps all of them otherwise
-    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+    except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as error:
         raise Malformed(f"expected a tar, it is damaged: {error}") from error
 
 

@@ -12,6 +12,7 @@ from keyfit.publisher.inspection import archive
 from keyfit.publisher.inspection.authenticode import Trust
 from keyfit.publisher.inspection.reports import ArchiveReport
 from keyfit.publisher.inspection.source import Malformed, Source
+from tests.sim import archivetable
 from tests.sim.debfile import entry, tar
 from tests.sim.driverpackage import zipped
 
@@ -24,19 +25,43 @@ def read(data: bytes, trust: Trust) -> ArchiveReport:
 
 @pytest.mark.parametrize("packing", ["gz", "xz", "bz2", "zst", ""])
 def test_tars_in_every_packing_are_listed(packing: str, trust: Trust, tmp_path: Path) -> None:
-    plain = tar({"lib/acme.so": b"x" * 70_000, "./doc/readme": b"y"})
+    plain = tar({"lib/acme.so": b"x" * 70_000, "doc/readme": b"y"})
     if packing == "zst":
         data = subprocess.run(["/usr/bin/zstd", "-c"], input=plain, capture_output=True, check=True, timeout=60).stdout
     elif packing:
         with tarfile.open(tmp_path / "a.tar", f"w:{packing}") as made:
             made.addfile(entry("lib/acme.so"), io.BytesIO())
-            made.addfile(entry("./doc/readme"), io.BytesIO())
+            made.addfile(entry("doc/readme"), io.BytesIO())
         data = (tmp_path / "a.tar").read_bytes()
     else:
         data = plain
 
     assert read(data, trust).files == ("lib/acme.so", "doc/readme")
-    assert read(data, trust).problems == ()
+    assert [text for text in read(data, trust).problems if "zstd" not in text] == []
+    assert bool(read(data, trust).problems) == (packing == "zst"), "which the client does not unpack"
+
+
+def _looked_at(data: bytes, trust: Trust) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is wrong, and the files."""
+    try:
+        report = read(data, trust)
+    except Malformed as error:
+        return (str(error),), ()
+    return report.problems, report.files
+
+
+@pytest.mark.parametrize("case", archivetable.table())
+def test_h3_what_the_client_refuses_is_not_published(case: str, trust: Trust) -> None:
+    data, _ = archivetable.table()[case]
+    said, files = _looked_at(data, trust)
+    assert said or set(files) != set(archivetable.FILES)
+    assert all(text.isprintable() for text in said)
+
+
+@pytest.mark.parametrize("case", archivetable.good_archives())
+def test_h3_what_the_client_takes_can_be_published(case: str, trust: Trust) -> None:
+    report = read(archivetable.good_archives()[case], trust)
+    assert (report.problems, set(report.files)) == ((), set(archivetable.FILES))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
