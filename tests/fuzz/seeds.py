@@ -80,6 +80,10 @@ def _archives() -> Iterator[bytes]:
     yield from (data for name, (data, _) in archivetable.table().items() if "name:" not in name)
 
 
+def _tars() -> Iterator[bytes]:
+    yield from (data for data in _archives() if data[257:262] == b"ustar")
+
+
 def _descriptors() -> Iterator[bytes]:
     yield from (descriptors(record, serial=True) for record in load_records()[:20])
 
@@ -123,6 +127,7 @@ def _pages() -> Iterator[bytes]:
     yield from (each.encode() for each in _PAGES)
 
 
-_MADE = {"request": _framed, "json_request": _json_requests, "manifest": _manifests, "grant": _grants, "archive": _archives,
-         "archive_names": _archives, "usb_descriptors": _descriptors, "ccid_list": _ccid_lists, "driver_toml": _brands,
-         "inf": _infs, "module_report": _reports, "recording": _recordings, "text": _texts, "page": _pages}
+_MADE = {
+    "request": _framed, "json_request": _json_requests, "manifest": _manifests, "grant": _grants, "archive": _archives,
+    "archive_names": _archives, "archive_repaired": _tars, "usb_descriptors": _descriptors, "ccid_list": _ccid_lists,
+    "driver_toml": _brands, "inf": _infs, "module_report": _reports, "recording": _recordings, "text": _texts, "page": _pages}
