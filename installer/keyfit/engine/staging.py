@@ -154,20 +154,39 @@ def chunks_of(path: Path) -> Iterator[bytes]:
 def foreign_influence(path: Path) -> str:
     """Why others could exchange what lies at `path`: "" if only the administrator and this user can.
 
-    A directory that everybody writes to but in which only owners remove (sticky, as /tmp) may be on the way to it.
+    A directory that everybody writes to but in which only owners remove (sticky, as /tmp) may be on the way to it. So may links,
+    if the same holds for them and for where they lie.
     """
     if os.name != "posix":
         return ""  # Windows: the directory's own access list says it; see the adaptor
     mine = {0, os.geteuid()}  # type: ignore[attr-defined,unused-ignore]
     here = path.resolve()
-    for place in (here, *here.parents):
+    for place in _way_to(path.absolute()):
         status = place.lstat()
         if status.st_uid not in mine:
             return f"{place} belongs to user {status.st_uid}"
-        shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        shared = not stat.S_ISLNK(status.st_mode) and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if shared and (place == here or not status.st_mode & stat.S_ISVTX):
             return f"others may write to {place}"
     return ""
+
+
+def _way_to(path: Path) -> Iterator[Path]:
+    """Every directory and every link that is met when an absolute path that resolves is followed."""
+    here, pending = Path(path.anchor), list(path.parts[1:])
+    yield here
+    while pending:
+        part = pending.pop(0)
+        if part == "..":
+            here = here.parent
+            continue
+        yield here / part
+        if (here / part).is_symlink():
+            target = (here / part).readlink()
+            pending[:0] = target.parts[1:] if target.is_absolute() else target.parts
+            here = Path(target.anchor) if target.is_absolute() else here
+        else:
+            here = here / part
 
 
 def _remove(folder: Path) -> None:
