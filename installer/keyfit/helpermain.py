@@ -72,7 +72,7 @@ def _carry_out(channel: "Channel", request: "Request", verb: str, network: int) 
     source = request.source if isinstance(request, Install | Repair) else "repository"
     try:
         machine = LinuxHost("/", log=log, outer_network=network)
-        helper.serve(request, compose_elevated(channel, source, machine, log), channel)
+        helper.serve(request, compose_elevated(channel, source, machine, log), channel, log)
     except Exception as error:  # noqa: BLE001 - the edge of the program, as ui.cli.run is of the other
         log.event("error", "crash", version=__version__, frames=frames(error))
         helper.say_failed(channel, BugError("internal", "Keyfit's elevated helper made a mistake.",

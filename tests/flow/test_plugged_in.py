@@ -83,6 +83,8 @@ def test_c9_a_gadget_that_tells_the_strings_too_is_not_said_to_work(bus: MockBus
     verdict = json.loads(done.stdout)["data"]["verdict"]
     assert done.returncode != 0
     assert (verdict["brand"], verdict["works"]) == (BRAND, False)
+    listed = bus.run([sys.executable, "-m", "keyfit", "devices", "--json", "--root", str(tree)])
+    assert [(d["brand"], d["verified"]) for d in json.loads(listed.stdout)["data"]["devices"]] == [(BRAND, False)]
 
 
 def install(bus: MockBus, tree: Path, server: HostileServer, tmp_path: Path, *words: str) -> "tuple[int, str]":

@@ -56,7 +56,7 @@ def main(tree: str, trusted_root: str, verb: Any, brand: str = "") -> None:
         return
     source = request.source if isinstance(request, Install | Repair) else "repository"
     options = Options(root=Path(tree), trust_root=Path(trusted_root) if source == "repository" else None)
-    helper.serve(request, compose_elevated(channel, source, LinuxHost(tree), NullLog(), options), channel)
+    helper.serve(request, compose_elevated(channel, source, LinuxHost(tree), NullLog(), options), channel, NullLog())
 
 
 if __name__ == "__main__":

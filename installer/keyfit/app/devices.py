@@ -5,8 +5,9 @@ from typing import Any
 from keyfit.app.context import Context
 from keyfit.core import ccidlist
 from keyfit.core.match import Candidate, Decision, why_lost
-from keyfit.core.plan import needed_packages
+from keyfit.core.plan import archive_prefix, needed_packages
 from keyfit.errors import Outcome
+from keyfit.model.catalog import Brand
 from keyfit.model.result import OperationResult
 from keyfit.model.usb import CLASS_SMART_CARD, UsbDevice
 from keyfit.ports import Host
@@ -50,6 +51,7 @@ def _describe(decision: Decision, drivers: "DriverStates", explain: bool) -> dic
         "is_token": decision.is_token,
         "brand": brand.brand if brand else None,
         "brand_names": dict(brand.names) if brand else {},
+        "verified": False if brand else None,  # ids and texts are what any gadget can tell; `verify` asks the token
         "model": decision.chosen.model.name if brand and decision.chosen else None,
         "tied_brands": list(decision.tied),
         "driver": drivers.of(decision) if decision.is_token else None,
@@ -102,9 +104,16 @@ class DriverStates:
             names = list(needed_packages(candidate.brand, candidate.model, context.facts))
             for name in names:
                 if name not in self._installed:
-                    self._installed[name] = context.host.installed(name)
+                    self._installed[name] = self._is_there(candidate.brand, name)
             self._packages[key] = (names, [name for name in names if self._installed[name]])
         return self._packages[key]
+
+    def _is_there(self, brand: Brand, name: str) -> bool:
+        """A package is in the system's database; an archive's files are where it is unpacked."""
+        host = self._context.host
+        archives = [p for p in brand.package if p.name == name and p.kind == "archive"]
+        return any(all(host.exists(f"{archive_prefix(brand, a)}/{file}") for file in a.files) for a in archives) or (
+            host.installed(name))
 
     def _state(self, device: UsbDevice, candidate: Candidate, required: list[str], installed: list[str]) -> str:
         if candidate.match.cd_rom and not device.has_class(CLASS_SMART_CARD):

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, assert_never
 
+from msgspec.structs import replace
+
 from keyfit.app import maintain
 from keyfit.app.context import Context
 from keyfit.app.install import carry_out_here, make_plan, outdated, refuse_blocked
@@ -43,8 +45,9 @@ from keyfit.engine.staging import Staging
 from keyfit.errors import BugError, KeyfitError, NetworkError, Outcome, UserError, WithdrawnError
 from keyfit.model.catalog import Payload, brand_target, device_target
 from keyfit.model.plan import Wait
-from keyfit.model.result import OperationResult
+from keyfit.model.result import Message, OperationResult
 from keyfit.model.usb import CLASS_SMART_CARD, UsbDevice, UsbInterface
+from keyfit.ports import RunLog
 
 MAX_FILE_BYTES = 5_000_000
 """As `trust.repository` relays at most."""
@@ -70,19 +73,22 @@ def receive_request(channel: Channel, verb: Verb, brand: str) -> Request:
     return request
 
 
-def serve(request: Request, context: Context, channel: Channel) -> None:
-    """Do what is asked and say how it ended."""
+def serve(request: Request, context: Context, channel: Channel, log: RunLog) -> None:
+    """Do what is asked, say how it ended, and note it in `log`."""
     try:
         done = _carried_out(request, context, channel)
     except KeyfitError as error:
-        context.log.event("error", "run-ended", outcome=error.outcome.value, errors=[f"{error.code}: {error.message}"])
+        log.event("error", "run-ended", outcome=error.outcome.value, errors=[f"{error.code}: {error.message}"])
         say_failed(channel, error)
         return
     except KeyboardInterrupt:
-        context.log.event("error", "run-ended", outcome=Outcome.CANCELLED.value)
+        log.event("error", "run-ended", outcome=Outcome.CANCELLED.value)
         say_failed(channel, UserError("cancelled", "Cancelled.", outcome=Outcome.CANCELLED))
         return
-    context.log.event("info", "run-ended", outcome=done.outcome.value)
+    log.event("info", "run-ended", outcome=done.outcome.value)
+    if log.problem:
+        told = Message(level="warning", code="no-log", text=log.problem, hint="The change itself is not affected.")
+        done = replace(done, messages=(*done.messages, told))
     with suppress(ChannelClosed):  # nobody is left to be told
         channel.send(done)
 

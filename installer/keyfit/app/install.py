@@ -168,7 +168,8 @@ def _perform(context: Context, selection: Selection, made: Plan, *, command: str
         messages.append(Message(level="info", code="nothing-to-do", text=f"Everything that {brand_label(selection.brand)}"
                                 f" needs{what} is already in place."))
     proof = _Proof(context, selection, made, silent=silent)
-    kept = _carry_out(context, selection, made, proof, silent=silent)
+    kept, said = _carry_out(context, selection, made, proof, silent=silent)
+    messages += said
     if made.part == "system":
         messages.append(Message(level="info", code="system-prepared", text="The system is ready for the driver.",
                                 hint=f"sudo keyfit install {made.brand} --part driver"))
@@ -193,15 +194,17 @@ def question(made: Plan) -> str:
     return "\n".join(lines)
 
 
-def _carry_out(context: Context, selection: Selection, made: Plan, proof: _Proof, *, silent: bool) -> bool:
-    """Carry it out, here or by the elevated helper; False if it was taken back because it does not work."""
+def _carry_out(context: Context, selection: Selection, made: Plan, proof: _Proof, *,
+               silent: bool) -> tuple[bool, tuple[Message, ...]]:
+    """Carry it out, here or by the elevated helper; False if it was taken back because it does not work, and what the helper
+    has to say."""
     if made.part == "system":
         prove: Callable[[], bool] = lambda: True  # noqa: E731 - there is nothing to try yet
     else:
         prove = proof
     if not made.steps and not (context.facts.elevated and not context.journal.records(made.brand)):
         prove()
-        return True
+        return True, ()
     kept = True
 
     def tried() -> bool:
@@ -217,12 +220,12 @@ def _carry_out(context: Context, selection: Selection, made: Plan, proof: _Proof
         with Staging(context.journal.state_dir) as staging:
             carry_out_here(context, made, fetch=fetch_here(context, staging), prove=tried,
                            wait=lambda w: _wait(context, selection, w, silent=silent))
-        return kept
+        return kept, ()
     for payload in filter(None, (steps.payload_of(step.change) for step in made.steps)):
         _fetch(context, payload)  # before anybody is asked for a password
-    ask_helper(context, install_request(made, selection, offline=context.repository.offline), "install", selection=selection,
-               prove=tried)
-    return kept
+    request = install_request(made, selection, offline=context.repository.offline)
+    done = ask_helper(context, request, "install", selection=selection, prove=tried)
+    return kept, done.messages
 
 
 def carry_out_here(context: Context, made: Plan, *, fetch: Callable[[Payload], Path], wait: Callable[[Wait], None],

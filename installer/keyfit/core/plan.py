@@ -276,7 +276,7 @@ def _file_step(brand: Brand, package: Package) -> Step:
         raise ValueError(f"package {package.id} has no payload")
     change: Archive | PackageFile
     if package.kind == "archive":
-        prefix = f"{ARCHIVE_PREFIX}/{brand.brand}/{package.id}"
+        prefix = archive_prefix(brand, package)
         change = Archive(payload=payload, prefix=prefix, files=package.files)
         action, undo = f"Unpack {payload.file} into {prefix}", f"Delete {prefix}"
     else:
@@ -286,6 +286,11 @@ def _file_step(brand: Brand, package: Package) -> Step:
             f"Remove the package {package.name}")
     return Step(id=f"package-{package.id}", action=action, reason=COMPONENT_REASONS[package.component], undo=undo,
                 elevated=True, size_bytes=payload.length_bytes, change=change)
+
+
+def archive_prefix(brand: Brand, package: Package) -> str:
+    """The folder that an archive is unpacked into."""
+    return f"{ARCHIVE_PREFIX}/{brand.brand}/{package.id}"
 
 
 def _patch_step(brand: Brand, patch: Patch) -> Step:

@@ -51,7 +51,7 @@ def _device(device: dict[str, Any], language: str) -> str:
     if driver is not None:
         brand = device["brand_names"].get(language) or device["brand_names"].get("en") or device["brand"]
         if brand:
-            lines.append(f"         brand:  {brand} ({device['brand']}), {device['model']}")
+            lines.append(f"         brand:  {brand} ({device['brand']}), {device['model']} - by its USB ids, unverified")
         elif device["tied_brands"]:
             lines.append(f"         brand:  {' or '.join(device['tied_brands'])}")
         lines.append(f"         driver: {STATES[driver['state']]}{_needs(driver)}")
