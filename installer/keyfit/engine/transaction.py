@@ -246,7 +246,9 @@ def _remove(record: Record, *, host: Host, journal: Journal, reporter: Reporter)
         kept = _undo_steps(record, host=host, journal=journal, reporter=reporter)
     except KeyfitError as error:
         now = next(r for r in journal.open_transactions() if r.id == record.id)
-        untouched = all(s.state in (was.state, "undoing") for s, was in zip(now.steps, record.steps, strict=True))
+        changes = {step.id: step.change for step in record.plan.steps}
+        untouched = all(s.state == was.state or (s.state == "undoing" and steps.detect(changes[s.step_id], host).satisfied)
+                        for s, was in zip(now.steps, record.steps, strict=True))  # also if only writing it down failed
         if record.state == "done" and untouched and not packagetools.is_unfinished(host):
             journal.reopen(record.id)
             raise

@@ -16,6 +16,9 @@ from keyfit.platforms.linux.posix import posix
 from keyfit.platforms.linux.replace import remove, replace, settle
 from keyfit.platforms.linux.walk import MAX_LINKS, Place, again, walk
 
+SOMEBODY_ELSES = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Why a directory that Keyfit made is left to others: something lies in it, or it is none any more."""
+
 
 class RootedFiles:
     """File operations on absolute paths as the machine below `root` sees them."""
@@ -107,8 +110,10 @@ class RootedFiles:
                 with walk(self.root, str(directory), follow_last=False) as place:
                     if place is not None and place.found is not None:
                         _rmdir(place)
-            except OSError:
-                return  # not empty, or no directory any more: somebody else's now
+            except OSError as error:
+                if error.errno in SOMEBODY_ELSES:
+                    return
+                raise storage_error(str(directory), error) from error
 
     def missing_directories(self, path: str) -> tuple[str, ...]:
         """See `ports.Host.missing_directories`."""
