@@ -246,9 +246,8 @@ class Journal:
                 os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
             except OSError as error:
                 raise _storage(self._file, error) from error
-        if self._file.is_symlink():
-            raise HostError("journal-link", f"The record {self._file} is a symbolic link, so it is not followed.",
-                            hint="Put the file itself there.")
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            _check_own(Path(f"{self._file}{suffix}"))
         db = sqlite3.connect(self._file, timeout=BUSY_TIMEOUT_S)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -296,6 +295,19 @@ def _bring_up_to_date(db: sqlite3.Connection) -> None:
             for statement in statements:
                 db.execute(statement)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _check_own(path: Path) -> None:
+    """SQLite opens what lies there, whatever it is (security D3, D5)."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _storage(path, error) from error
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise HostError("journal-link", f"The record {path} is a link or no regular file, so it is not used.",
+                        hint="Find out who put it there, and put the file itself there.")
 
 
 def _storage(path: Path, error: OSError) -> StorageError:
