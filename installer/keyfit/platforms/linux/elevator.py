@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from keyfit.errors import ElevationError
-from keyfit.platforms.linux import programs
+from keyfit.platforms.linux import programs, ttyagent
 from keyfit.platforms.linux.isolation import whose
 
 HELPER = "keyfit-helper"
@@ -20,8 +20,8 @@ PASSED_ON = ("TERM", "LANG", "LANGUAGE", "LC_ALL", "LC_MESSAGES")
 class _Helper:
     """A running helper: `ports.Elevated`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process = process
+    def __init__(self, process: "subprocess.Popen[bytes]", agent: "subprocess.Popen[bytes] | None" = None) -> None:
+        self._process, self._agent = process, agent
         if process.stdin is None or process.stdout is None:
             raise ElevationError("helper-failed", "The elevated helper has no pipes.")
         self._in, self._out = process.stdout, process.stdin
@@ -36,18 +36,21 @@ class _Helper:
         if not self._out.closed:
             self._out.close()
         code = self._process.wait()
+        ttyagent.end(self._agent)
         self._in.close()
         return code
 
 
-def start(command: list[str]) -> _Helper:
-    """Start a program that speaks the helper's protocol."""
+def start(command: list[str], *, ask: bool = False) -> _Helper:
+    """Start a program that speaks the helper's protocol; with somebody at the terminal who asks for a password, if need be."""
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     environment |= {"PATH": programs.CLEAN_ENVIRONMENT["PATH"], "SHELL": "/bin/sh"}  # pkexec wants one of /etc/shells
+    agent = ttyagent.start(environment) if ask else None
     try:
         return _Helper(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment,
-                                        cwd="/"))
+                                        cwd="/"), agent)
     except OSError as error:
+        ttyagent.end(agent)
         raise ElevationError("helper-failed", f"{command[0]} could not be started: {error.strerror}.",
                              hint="Run the command as administrator.") from error
 
@@ -68,7 +71,8 @@ class PkexecElevator:
         if pkexec is None:
             raise ElevationError("no-pkexec", "Administrator rights are needed, and pkexec, which asks for them, is not"
                                  " installed.", hint=f"sudo keyfit {verb} {brand}".rstrip())
-        return start([pkexec, str(self._helper), verb, *([brand] if brand else [])])
+        command = [pkexec, "--disable-internal-agent", str(self._helper), verb, *([brand] if brand else [])]
+        return start(command, ask=True)
 
 
 def installed_helper(program: Path) -> Path | None:

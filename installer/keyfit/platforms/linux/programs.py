@@ -31,6 +31,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "modprobe": ("/usr/sbin/modprobe", "/sbin/modprobe"),
     "rmmod": ("/usr/sbin/rmmod", "/sbin/rmmod"),
     "ldd": ("/usr/bin/ldd",),
+    "pkttyagent": ("/usr/bin/pkttyagent",),
     "xdg-open": ("/usr/bin/xdg-open",),
     "nsenter": ("/usr/bin/nsenter",),
     "pkexec": ("/usr/bin/pkexec",),
