@@ -1,10 +1,13 @@
 """Where values stand in a TOML text."""
 
+import time
 import tomllib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyfit.publisher.brandfile import MAX_BYTES, parse_brand
 from keyfit.publisher.toml_lines import line_map, line_of, line_too_deep
 
 TRICKY = '''# [not.a.table] = "no"
@@ -93,3 +96,12 @@ def _basic(value: str) -> str:
     """A TOML basic string, every character but plain ones escaped; surrogates do not exist in TOML."""
     plain = (c if (c.isalnum() and c.isascii()) or c in "[]{}#'=," else f"\\U{ord(c):08x}" for c in value)
     return '"' + "".join(plain) + '"'
+
+
+@pytest.mark.parametrize("unit", ['"\\', '\\"""', '"""\\', "'''\\", '"""', "'", '"a\\"', '"""a"', "a.", "[[a]]\n", "a={"])
+def test_h4_the_largest_file_of_any_repeated_piece_takes_seconds_at_most(unit: str) -> None:
+    """Strings without an end above all: they were looked for again from every quotation mark."""
+    raw = (unit * (MAX_BYTES // len(unit))).encode()
+    began = time.process_time()
+    assert parse_brand(raw, "driver.toml")[1]
+    assert time.process_time() - began < 10
