@@ -60,6 +60,7 @@ def _test_of(target: str) -> Callable[[], None]:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_k6_changed_inputs_are_survived(target: str) -> None:
+    """K6, C3, G2, H1, H2, H3, H4: each by the target of its name."""
     _test_of(target)()
 
 

@@ -15,14 +15,15 @@ CEILING_S = 20.0
 """Of processor time; they take a second or less, and machines differ."""
 
 
-@pytest.mark.parametrize("piece", [b"<key>", b"<key>ifdVendorID</key>", b"<string>", b"<string>0x1</string>", b"</string>", b"#", b"\n",
-                                   b"<key>ifdFriendlyName</key><string>&amp;</string>\n", b"<string>0x1</string>\n"])
+@pytest.mark.parametrize("piece", [b"<key>", b"<key>ifdVendorID</key>", b"<string>", b"<string>0x1</string>", b"</string>", b"#",
+                                   b"\n", b"<key>ifdFriendlyName</key><string>&amp;</string>\n", b"<string>0x1</string>\n"])
 def test_h4_the_largest_list_of_readers(piece: bytes) -> None:
     data = (piece * (ccidlist.MAX_BYTES // len(piece) + 1))[: ccidlist.MAX_BYTES]
     began = time.process_time()
     assert ccidlist.problems(data)
     assert time.process_time() - began < CEILING_S
-    assert ccidlist.problems(data + b"x") == (f"The file has {ccidlist.MAX_BYTES + 1} bytes; at most {ccidlist.MAX_BYTES} are read.",)
+    [said] = ccidlist.problems(data + b"x")
+    assert f"at most {ccidlist.MAX_BYTES}" in said
 
 
 @pytest.mark.parametrize("piece", ["[a]\n", '"', '""', "%a%", "=", "a=,", "a\\\n", ";", "[", "%", 'a="b,"c\n'])

@@ -55,15 +55,18 @@ def _ask(command: Sequence[str], opened: BinaryIO, name: str, timeout_s: float) 
         reading = threading.Thread(target=_read, args=(running, data), daemon=True)
         reading.start()
         reading.join(timeout_s)
-        answered = not reading.is_alive() and (len(data[0]) > MAX_ANSWER_BYTES or _ended(running))
-        if running.poll() is None or not answered:
+        late = reading.is_alive()
+        stays = not late and len(data[0]) <= MAX_ANSWER_BYTES and not _ended(running)
+        if running.poll() is None:
             _end(running)
         reading.join()
         code = running.returncode
     if len(data[0]) > MAX_ANSWER_BYTES:
         raise _refused(name, f"the report has more than {MAX_ANSWER_BYTES} bytes")
-    if not answered:
+    if late:
         raise _refused(name, f"it was not looked through within {timeout_s:.0f} seconds")
+    if stays:
+        raise _refused(name, "the reader did not end after its answer: the file may be made to break readers")
     if code:
         raise _refused(name, f"the reader {_cause(code)}: the file may be made to break readers")
     try:

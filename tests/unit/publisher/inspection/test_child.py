@@ -99,6 +99,9 @@ def test_h2_the_child_has_no_rights(tmp_path: Path) -> None:
     ("print('{}')", "the reader gave no report"),
     ("print('{\"malformed\": \"\\\\u001b[31mred\"}')", "red"),
     ("import sys; sys.stdout.write('x' * 20_000_000)", "more than"),
+    ("import sys\nwhile True: sys.stdout.write('x' * 65_536)", "more than"),
+    ("print('{\"report\": null, \"more\": 1}')", "no usable report"),
+    ("import os, time; os.write(1, b'{}'); os.close(1); time.sleep(600)", "did not end"),
 ])
 def test_h2_a_child_that_crashes_or_talks_nonsense_refuses_the_file(program: str, expected: str, package: Path) -> None:
     told = refused("deb", package, sys.executable, "-c", program)
