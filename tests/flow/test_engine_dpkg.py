@@ -2,16 +2,24 @@
 `tests/kill_loop`."""
 
 import os
+import shutil
+import signal
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from keyfit.engine import transaction
 from keyfit.engine.journal import Journal
-from keyfit.errors import HostError, KeyfitError, TrustError
+from keyfit.engine.steps import packagetools
+from keyfit.errors import EXIT_CODES, BusyError, HostError, KeyfitError, TrustError
 from keyfit.platforms.linux.host import LinuxHost
+from tests.kill_loop.workshop import deadly_dpkg
 from tests.sim import debs
 from tests.sim.killed import PRESENT, plan_for
 from tests.sim.world import SimReporter
@@ -110,3 +118,117 @@ def test_a_tree_is_no_business_of_this_machines_dpkg_log(tree: Path, tmp_path: P
     size = log.stat().st_size if log.exists() else 0
     install(tree, tmp_path / "state", debs.build(tmp_path, "keyfit-try"), "keyfit-try")
     assert (log.stat().st_size if log.exists() else 0) == size
+
+
+# ---- a dpkg that was cut off, or is at work for others
+
+
+HOLDER = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(lock: Path) -> "Iterator[subprocess.Popen[str]]":
+    """Another process holds a lock of dpkg's until its input ends."""
+    command = [sys.executable, "-c", HOLDER, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+        holder.kill()
+
+
+@pytest.mark.parametrize("lock", ["lock-frontend", "lock"])
+def test_a_locked_dpkg_is_busy_before_anything_is_changed(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          lock: str) -> None:
+    monkeypatch.setattr(packagetools, "LOCK_WAIT_S", 0.1)
+    deb = debs.build(tmp_path, "keyfit-try")
+    old = content(tree)
+    with held(tree / "var/lib/dpkg" / lock), pytest.raises(BusyError) as caught:
+        install(tree, tmp_path / "state", deb, "keyfit-try")
+    assert (caught.value.code, EXIT_CODES[caught.value.outcome][0]) == ("package-tool-busy", 75)
+    assert content(tree) == old
+    assert not Journal(tmp_path / "state").history()
+
+
+@pytest.mark.parametrize("lock", ["lock-frontend", "lock"])
+def test_a_dpkg_that_is_given_back_in_time_is_waited_for(tree: Path, tmp_path: Path, lock: str) -> None:
+    deb = debs.build(tmp_path, "keyfit-try")
+    with held(tree / "var/lib/dpkg" / lock) as holder, ThreadPoolExecutor(1) as pool:
+        done = pool.submit(install, tree, tmp_path / "state", deb, "keyfit-try")
+        with pytest.raises(TimeoutError):
+            done.result(0.6)  # it waits
+        assert not Journal(tmp_path / "state").history()
+        holder.communicate("")
+        done.result(60)
+    assert LinuxHost(str(tree)).package_versions()["keyfit-try"] == "1.0"
+
+
+def test_uninstalling_under_a_locked_dpkg_changes_nothing(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packagetools, "LOCK_WAIT_S", 0.1)
+    install(tree, tmp_path / "state", debs.build(tmp_path, "keyfit-try"), "keyfit-try")
+    new = content(tree)
+    with held(tree / "var/lib/dpkg/lock"), pytest.raises(BusyError):
+        transaction.uninstall("acme", host=LinuxHost(str(tree)), journal=Journal(tmp_path / "state"), reporter=SimReporter())
+    assert content(tree) == new
+    assert len(Journal(tmp_path / "state").records("acme")) == 1
+
+
+@pytest.mark.parametrize("state", ["install reinstreq half-installed", "install ok unpacked", "install ok half-configured",
+                                   "install ok triggers-awaited", "install ok triggers-pending"])
+def test_what_somebody_elses_dpkg_left_half_way_is_refused_before_the_first_change(tree: Path, tmp_path: Path,
+                                                                                   state: str) -> None:
+    status = tree / "var/lib/dpkg/status"
+    status.write_text(status.read_text().replace("install ok installed", state, 1))
+    deb = debs.build(tmp_path, "keyfit-try")
+    old, text = content(tree), status.read_text()
+    with pytest.raises(HostError, match="libc6") as caught:
+        install(tree, tmp_path / "state", deb, "keyfit-try")
+    assert caught.value.code == "dpkg-interrupted"
+    assert "dpkg --configure -a" in caught.value.hint
+    assert (content(tree), status.read_text()) == (old, text)
+    assert not Journal(tmp_path / "state").history()
+
+
+def their_dpkg_dies(tree: Path, folder: Path, deb: Path, at: int) -> int:
+    """Somebody installs a package, and dpkg is killed at a call."""
+    script = deadly_dpkg(folder, str(at), with_it=False)
+    return subprocess.run([script, f"--root={tree}", f"--log={folder}/log", "--force-not-root", "-i", deb], capture_output=True,
+                          check=False, timeout=60).returncode
+
+
+def test_a_real_dpkg_that_died_for_somebody_else_is_refused_wherever_it_died(tree: Path, tmp_path: Path) -> None:
+    """As soon as it has written down that it began; before that there is nothing to be seen, and nothing is wrong."""
+    theirs = debs.build(tmp_path, "theirs", files={"usr/lib/theirs.so": "elf\n" * 1000})
+    ours = debs.build(tmp_path, "keyfit-try")
+    codes: dict[bool, set[str]] = {}
+    for at in range(4, 60, 5):
+        root = tmp_path / f"tree{at}"
+        shutil.copytree(tree, root)
+        assert their_dpkg_dies(root, tmp_path, theirs, at) == -signal.SIGKILL
+        begun = packagetools.is_unfinished(LinuxHost(str(root)))
+        old = content(root)
+        try:
+            install(root, tmp_path / f"state{at}", ours, "keyfit-try")
+        except HostError as error:
+            codes[begun] = codes.get(begun, set()) | {error.code, "untouched" if content(root) == old else "touched"}
+    assert codes == {True: {"dpkg-interrupted", "untouched"}}
+
+
+def test_an_uninstall_after_somebody_elses_dpkg_died_waits_until_that_is_put_right(tree: Path, tmp_path: Path) -> None:
+    install(tree, tmp_path / "state", debs.build(tmp_path, "keyfit-try"), "keyfit-try")
+    their_dpkg_dies(tree, tmp_path, debs.build(tmp_path, "theirs"), 30)
+    new = content(tree)
+    host, journal = LinuxHost(str(tree)), Journal(tmp_path / "state")
+    with pytest.raises(HostError) as caught:
+        transaction.uninstall("acme", host=host, journal=journal, reporter=SimReporter())
+    assert (caught.value.code, content(tree)) == ("dpkg-interrupted", new)
+    subprocess.run(["/usr/bin/dpkg", f"--root={tree}", f"--log={tmp_path}/log", "--force-not-root",
+                    "--force-remove-reinstreq", "--purge", "theirs"], check=True, capture_output=True, timeout=60)
+    transaction.uninstall("acme", host=host, journal=journal, reporter=SimReporter())
+    assert "keyfit-try" not in host.package_versions()

@@ -49,10 +49,12 @@ def run_simulated(folder: Path, tally: Tally, moments: int, chance: random.Rando
 
 
 def run_tree(folder: Path, tally: Tally, moments: int, chance: random.Random) -> None:
-    """Beside every commit in a tree, and random calls."""
+    """Beside every commit in a tree, every call of dpkg, and random calls."""
     loop = tree.Loop(folder, tally)
     for verb in tree.VERBS:
         loop.every_boundary(verb)
+    for verb in ("install", "uninstall", "recover"):
+        loop.every_call_of_dpkg(verb)
     loop.random_moments(moments, chance)
 
 

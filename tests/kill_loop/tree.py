@@ -55,6 +55,14 @@ class Loop:
             code = self._end_at(verb, moment)
             self._check("tree, beside every commit", verb, f"moment {moment}", code == -signal.SIGKILL)
 
+    def every_call_of_dpkg(self, verb: str) -> None:
+        """End dpkg and Keyfit before each call of dpkg's."""
+        for at in range(1, self._count(verb, "dpkg") + 1):
+            self.start(verb)
+            done = self._kill(verb, "dpkg with keyfit", at)
+            self._check("tree, dpkg with keyfit, every call", verb, f"call {at}", done.returncode in (0, -signal.SIGKILL),
+                        done.stderr.decode()[-300:])
+
     def random_moments(self, number: int, chance: random.Random) -> None:
         """Kill at random calls of Keyfit's process, and of dpkg's, with and without Keyfit's."""
         for _ in range(number):

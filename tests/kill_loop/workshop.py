@@ -54,7 +54,8 @@ class Workshop:
         self.packages.mkdir(parents=True)
         for number in (1, 2):
             debs.build(self.packages, f"keyfit-try{number}", files={
-                f"usr/lib/acme{number}/{name}.so": f"elf {name}\n" * 100 for name in ("driver", "module", "tool")})
+                f"usr/lib/acme{number}/{name}.so": f"elf {name}\n" * 100 for name in ("driver", "module", "tool")},
+                links={f"usr/lib/acme{number}/driver.so.1": "driver.so", f"usr/lib/acme{number}/nowhere": "absent"})
         (self.packages / "m.tar.gz").write_bytes(plans.ARCHIVE)
         debs.tree_with_package_database(self.tree)
         (self.tree / "var/lib/dpkg/status").write_text(PRESENT)

@@ -53,8 +53,9 @@ def tree_with_package_database(tree: Path) -> None:
 
 
 def build(folder: Path, name: str, version: str = "1.0", *, depends: str = "", files: dict[str, str] | None = None,
-          scripts: dict[str, str] | None = None, architecture: str = "all") -> Path:
-    """Build a small package with dpkg-deb. `files` and `scripts` are texts by path and by script name."""
+          scripts: dict[str, str] | None = None, links: dict[str, str] | None = None, architecture: str = "all") -> Path:
+    """Build a small package with dpkg-deb. `files` and `scripts` are texts by path and by script name, `links` targets by
+    path."""
     source = folder / f"{name}-{version}"
     control = source / "DEBIAN"
     control.mkdir(parents=True)
@@ -70,6 +71,8 @@ def build(folder: Path, name: str, version: str = "1.0", *, depends: str = "", f
         target = source / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
+    for path, to in (links or {}).items():
+        (source / path).symlink_to(to)
     deb = folder / f"{name}_{version}_{architecture}.deb"
     subprocess.run(["/usr/bin/dpkg-deb", "--root-owner-group", "--build", source, deb], check=True, capture_output=True,
                    timeout=TIMEOUT_S)

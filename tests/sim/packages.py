@@ -136,7 +136,8 @@ class SimPackages:
         if argv[1] == "--show":
             return answer(argv, out=f"{package.name}\n{package.version}\n{package.architecture}\n")
         if argv[1] == "--contents":
-            return answer(argv, out="".join(f"-rw-r--r-- root/root 1 2026-01-01 00:00 .{name}\n" for name in package.files))
+            return answer(argv, out="".join(f"-rw-r--r-- root/root {len(text)} 2026-01-01 00:00 .{name}\n"
+                                            for name, text in package.files.items()))
         return answer(argv, 0 if argv[3] in package.scripts else 2)
 
     def _with_dependencies(self, names: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ tree. Sources: dpkg(1) (--root, --force-script-chrootless), deb-control(5), rpm(
 
 from pathlib import Path
 
-from keyfit.engine.steps import packagetools
+from keyfit.engine.steps import leftovers, packagetools
 from keyfit.engine.steps.base import Detected, Fetch, State
 from keyfit.engine.steps.ccid_list_entry import BUNDLES, restart_daemon
 from keyfit.engine.steps.distribution_package import failure
@@ -16,10 +16,6 @@ from keyfit.errors import HostError, TrustError
 from keyfit.model.plan import PackageFile
 from keyfit.ports import Host
 
-BESIDE = (".dpkg-new", ".dpkg-tmp")
-"""What dpkg names the files that it unpacks, and the old ones meanwhile (dpkg 1.21, lib/dpkg/dpkg.h)."""
-MAX_FILES = 20_000
-MAX_FILE_BYTES = 500_000_000
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm", "config")
 """Maintainer scripts of a Debian package (Debian policy, chapter 6)."""
 
@@ -34,13 +30,10 @@ class Kind:
                         before={"version": version})
 
     def expect(self, change: PackageFile, host: Host, before: State, fetch: Fetch) -> State:
-        """The version; of a Debian package also its files, and those of its folders that are not there yet, so that what
-        dpkg leaves lying when it is cut off while it unpacks can be told."""
+        """The version; of a Debian package also its files, by which `leftovers` tells what dpkg leaves when it is cut off."""
         state: State = {"version": change.version}
         if change.format == "deb":
-            names = _contents(host, fetch(change.payload))
-            state["files"] = [name for name in names if not name.endswith("/")]
-            state["made"] = [name.rstrip("/") for name in names if name.endswith("/") and not host.exists(name.rstrip("/"))]
+            state["contents"] = leftovers.expect(host, fetch(change.payload))
         return state
 
     def apply(self, change: PackageFile, host: Host, before: State, fetch: Fetch) -> State:
@@ -78,7 +71,7 @@ class Kind:
                 return f"{change.name} stayed, because other packages that were installed since need it"
             if done.returncode:
                 raise failure(done)
-        _sweep(host, after)
+        leftovers.sweep(host, after.get("contents", {}))
         return ""
 
     def _check_deb(self, change: PackageFile, host: Host, path: Path) -> None:
@@ -104,24 +97,6 @@ class Kind:
         if done.returncode or found[0] != change.name or (change.version and found[1] != change.version):
             raise TrustError("package-mismatch", f"{change.payload.file} is not {change.name} {change.version}.",
                              hint="Tell the publisher of the repository.")
-
-
-def _contents(host: Host, path: Path) -> list[str]:
-    """Absolute names of what a package holds; folders end with "/". Empty if it cannot be told: then `apply` fails too."""
-    listed = host.run(["dpkg-deb", "--contents", str(path)]).stdout.splitlines()
-    names = [line.split(None, 5)[5].split(" -> ")[0].removeprefix(".") for line in listed if len(line.split(None, 5)) == 6]
-    return [name for name in names if name.startswith("/") and name != "/" and "\\" not in name][:MAX_FILES]
-
-
-def _sweep(host: Host, after: State) -> None:
-    """Delete what dpkg leaves beside the files of a package when it is cut off before it has noted which files they are."""
-    names = {name + ending for name in after.get("files", ()) for ending in BESIDE}
-    for folder in {name.rsplit("/", 1)[0] or "/" for name in names}:
-        for name in (n for ending in BESIDE for n in host.glob(folder, f"*{ending}") if n in names):
-            host.remove_file(name, expected=host.read_bytes(name, MAX_FILE_BYTES) or b"")
-    made = after.get("made", ())
-    for folder in sorted(made, key=len, reverse=True):
-        host.remove_empty_directories(folder, [folder])
 
 
 def _is_half_installed(change: PackageFile, host: Host) -> bool:
