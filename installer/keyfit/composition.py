@@ -302,6 +302,9 @@ def _cache_dir(options: Options, root: str) -> Path:
 
 def _metadata_dir(options: Options, root: str) -> Path:
     beside_the_record = places.owns_state(root, _text(options.state_dir))
+    if beside_the_record and _state_dir(options, root).is_symlink():
+        raise HostError("state-dir-link", f"{_state_dir(options, root)} is a symbolic link, so what lies in it cannot be"
+                        " trusted.", hint="Give the folder itself with --state-dir.")
     return (_state_dir(options, root) if beside_the_record else _cache_dir(options, root)) / "metadata"
 
 

@@ -13,7 +13,7 @@ from keyfit.app.install import fetch_here
 from keyfit.app.verify import find_brand
 from keyfit.engine import steps, transaction
 from keyfit.engine.helper.messages import Done, Recover, Repair, Uninstall
-from keyfit.engine.staging import Staging
+from keyfit.engine.staging import Staging, remove_abandoned
 from keyfit.errors import ElevationError, HostError, NoTokenError, Outcome, UserError
 from keyfit.model.catalog import Payload
 from keyfit.model.result import Message, OperationResult
@@ -117,6 +117,7 @@ def recover_here(context: Context) -> OperationResult:
     """The change itself."""
     context.require_safe_program()
     result = transaction.recover(host=context.host, journal=context.journal, reporter=context.reporter)
+    remove_abandoned(context.journal.state_dir)
     messages = tuple(Message(level="info", code="recovered", text=text) for text in result.notes) or (
         Message(level="info", code="nothing-to-do", text="No change was interrupted."),)
     return OperationResult(command="recover", outcome=result.outcome, data={"recovered": list(result.notes)},

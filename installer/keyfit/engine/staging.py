@@ -104,6 +104,15 @@ class Staging:
         self._files[payload.sha256] = path, handle
         return path
 
+    def tidy(self) -> None:
+        """Remove what interrupted changes left.
+
+        Raises:
+            BusyError, StorageError: it cannot be looked at now.
+        """
+        with FileLock(self._base / LOCK, 0.0):
+            self._remove_abandoned()
+
     def _remove_abandoned(self) -> None:
         """Folders whose process is gone: the lock in them ends with it."""
         for folder in sorted(path for path in self._base.iterdir() if path.name != LOCK):
@@ -111,6 +120,14 @@ class Staging:
                 with FileLock(folder / LOCK, 0.0):
                     pass
                 _remove(folder)
+
+
+def remove_abandoned(state_dir: Path) -> None:
+    """Remove what interrupted changes left, as far as no change is going on and that can be done."""
+    staging = Staging(state_dir)
+    with suppress(OSError, BusyError, StorageError):
+        if (state_dir / FOLDER).is_dir() and not foreign_influence(state_dir):
+            staging.tidy()
 
 
 def _fill(handle: int, path: Path, payload: Payload, chunks: Iterable[bytes]) -> None:

@@ -1,5 +1,6 @@
 """The signed repository as the rest of Keyfit sees it: `keyfit.ports.Repository` over one or several addresses."""
 
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from keyfit.model.catalog import Brand, Manifest, Payload, Staged, brand_target,
 from keyfit.model.policy import Policy
 from keyfit.model.result import Message
 from keyfit.ports import Clock, Offer, Progress, Refusal
-from keyfit.privatefiles import FileLock, private_directory, read_private
+from keyfit.privatefiles import FileLock, private_directory, read_private, storage_error, unsafe
 from keyfit.trust import grants
 from keyfit.trust.addresses import check_repository, host_of
 from keyfit.trust.floors import Floors, clock_behind, files_of
@@ -29,6 +30,7 @@ T = TypeVar("T")
 _BAD_DATA = (NetworkError, TrustError)
 _MAX_RELAYED = 5_000_000
 """As large as python-tuf takes any metadata (`UpdaterConfig.targets_max_length`)."""
+_ROOTS = "root_history"
 _MAX_TIMESTAMP = 16_384
 """As large as python-tuf takes one (`UpdaterConfig.timestamp_max_length`)."""
 
@@ -321,6 +323,7 @@ class TufRepository:
 
         folder = self._metadata_dir / self._kind
         private_directory(folder)
+        _refuse_planted(folder)
         if self._seed is not None:
             plant(self._seed, folder)
         hosts = frozenset(host_of(each) for each in self._urls)
@@ -366,3 +369,21 @@ class TufRepository:
     def _lock(self) -> FileLock:
         private_directory(self._metadata_dir)
         return FileLock(self._metadata_dir / "lock", self._limits.lock_wait_s)
+
+
+def _refuse_planted(folder: Path) -> None:
+    """See that the metadata's folder holds files alone, before python-tuf opens them: it would wait for a FIFO, and follow links.
+    Its own one is root.json, which leads to root_history/ (python-tuf, `Updater._update_root_symlink`).
+
+    Raises:
+        StorageError: code "unsafe-file".
+    """
+    try:
+        entries = [*folder.iterdir(), *((folder / _ROOTS).iterdir() if (folder / _ROOTS).is_dir() else ())]
+        for path in entries:
+            mode = path.lstat().st_mode
+            own = path.name == "root.json" and stat.S_ISLNK(mode) and path.readlink().parts[:-1] == (_ROOTS,)
+            if not (own or stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and path.name == _ROOTS)):
+                raise unsafe(path, "it is a link or no regular file")
+    except OSError as error:
+        raise storage_error(error, folder, "look into") from error
