@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -57,14 +58,14 @@ def _ask(command: Sequence[str], opened: BinaryIO, name: str, timeout_s: float) 
         reading.join(timeout_s)
         late = reading.is_alive()
         stays = not late and len(data[0]) <= MAX_ANSWER_BYTES and not _ended(running)
-        if running.poll() is None:
+        if late or running.poll() is None:
             _end(running)
-        reading.join()
+        reading.join(GRACE_S)
         code = running.returncode
-    if len(data[0]) > MAX_ANSWER_BYTES:
-        raise _refused(name, f"the report has more than {MAX_ANSWER_BYTES} bytes")
     if late:
         raise _refused(name, f"it was not looked through within {timeout_s:.0f} seconds")
+    if len(data[0]) > MAX_ANSWER_BYTES:
+        raise _refused(name, f"the report has more than {MAX_ANSWER_BYTES} bytes")
     if stays:
         raise _refused(name, "the reader did not end after its answer: the file may be made to break readers")
     if code:
@@ -96,7 +97,8 @@ def _end(running: "subprocess.Popen[bytes]") -> None:
     if sys.platform == "win32":
         running.kill()
     else:
-        os.killpg(running.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
     running.wait()
 
 

@@ -121,6 +121,16 @@ def test_h2_a_child_that_hangs_is_ended_with_all_that_it_started(package: Path, 
         assert not state.exists() or state.read_text().split()[2] == "Z"
 
 
+def test_h2_what_a_child_left_behind_with_its_output_is_ended_too(package: Path, tmp_path: Path) -> None:
+    program = (f"import subprocess; p = subprocess.Popen(['/bin/sleep', '600']);"
+               f"open({str(tmp_path / 'pid')!r}, 'w').write(str(p.pid))")
+    told = refused("deb", package, sys.executable, "-c", program, timeout_s=3.0)
+
+    assert "within 3 seconds" in told
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
 def test_a_file_that_cannot_be_opened_is_the_users_matter(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         inspect("deb", tmp_path / "gone.deb")
