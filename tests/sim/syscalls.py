@@ -84,4 +84,5 @@ def _environment(settings: Mapping[str, str], environment: Mapping[str, str] | N
 
 def _run(command: Sequence[str], settings: dict[str, str], environment: Mapping[str, str] | None,
          **given: Any) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(command, capture_output=True, timeout=100, check=False, env=_environment(settings, environment), **given)
+    return subprocess.run(command, capture_output=True, timeout=100, check=False, env=_environment(settings, environment),
+                          **given)
