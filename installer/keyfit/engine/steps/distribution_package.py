@@ -69,7 +69,7 @@ class Kind:
         """Remove what was added, unless something that came later needs it."""
         versions = host.package_versions()
         added = after.get("added")
-        there = {*versions, *unpacked(host)}
+        there = {*versions, *unpacked(host), *packagetools.unfinished(host)}
         if added is None:  # cut off: what is there now, if only half, was not there before, and was to come
             expected = after.get("expected") or there
             added = sorted(name for name in there - set(before["installed"]) if name in expected)
