@@ -55,7 +55,7 @@ def compose(options: Options, reporter: Reporter, log: EventLog | None = None) -
     return Context(
         bus=_emulated_bus(options.emulate) if options.emulate else usb_bus(),
         host=machine,
-        open_tokens=lambda: open_tokens(options, machine),
+        open_tokens=lambda: open_tokens(options, machine, log),
         load_catalog=lambda: load_catalog(machine),
         open_repository=lambda: open_repository(options, root, load_policy()),
         open_journal=lambda: open_journal(options, root),
@@ -97,7 +97,7 @@ def compose_elevated(channel: "Channel", source: Literal["repository", "kit"], m
     root = _root(options)
     load_policy = cache(lambda: policy(root))
     return Context(
-        bus=_NoBus(), host=machine, open_tokens=lambda: open_tokens(options, machine),
+        bus=_NoBus(), host=machine, open_tokens=lambda: open_tokens(options, machine, log),
         load_catalog=lambda: load_catalog(machine),
         open_repository=lambda: _open_relayed(ask, source, load_policy(), options),
         open_journal=lambda: open_journal(options, root), open_page=lambda page: False, clock=SystemClock(),
@@ -266,7 +266,7 @@ def _emulated_bus(recording: Path) -> UsbBus:
     return EmulatedUsbBus(recording)
 
 
-def open_tokens(options: Options, machine: Host) -> TokenReader:
+def open_tokens(options: Options, machine: Host, log: EventLog) -> TokenReader:
     """What asks tokens: a child process, or a recording."""
     if options.emulate is not None:
         from keyfit.token.emulated import EmulatedTokenReader
@@ -276,7 +276,7 @@ def open_tokens(options: Options, machine: Host) -> TokenReader:
 
     frozen = getattr(sys, "frozen", False)
     command = [sys.executable, CHILD_COMMAND] if frozen else [sys.executable, "-P", "-m", "keyfit", CHILD_COMMAND]
-    return ChildTokenReader(child_command=command)
+    return ChildTokenReader(child_command=command, log=log)
 
 
 def _root(options: Options) -> str:
