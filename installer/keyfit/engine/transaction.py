@@ -15,7 +15,7 @@ from keyfit.engine import steps
 from keyfit.engine.journal import Journal, Record, StepRecord
 from keyfit.engine.steps import packagetools
 from keyfit.engine.steps.base import Fetch, State
-from keyfit.errors import InterruptedChangeError, KeyfitError, Outcome, UserError
+from keyfit.errors import HostError, InterruptedChangeError, KeyfitError, Outcome, UserError
 from keyfit.model.plan import Change, DistributionPackages, PackageFile, Plan, Step, Wait
 from keyfit.ports import Host, Reporter
 
@@ -303,13 +303,23 @@ def _undo_step(step: Step, done: StepRecord, record: Record, *, host: Host, jour
         journal.undone(record.id, done.seq, "shared")
         return f"{step.action}: stays, because {', '.join(needing)} needs it too"
     journal.undoing(record.id, done.seq)
-    text = steps.undo(step.change, host, done.before, after)
+    text = _undo_change(step.change, host, done.before, after)
     if needing:
         left = [name for name in done.after["added"] if host.installed(name)]
         journal.undone(record.id, done.seq, "shared", {"added": left})
         return f"{', '.join(left)}: stays, because {', '.join(needing)} needs it too"
     journal.undone(record.id, done.seq, "kept" if text else "undone")
     return text
+
+
+def _undo_change(change: Change, host: Host, before: State, after: State) -> str:
+    """Undo; if somebody else changes the thing at that very moment, look once more: now it is theirs, or as it was again."""
+    try:
+        return steps.undo(change, host, before, after)
+    except HostError as error:
+        if error.code != "changed-meanwhile":
+            raise
+        return steps.undo(change, host, before, after)
 
 
 def _release_shared(*, host: Host, journal: Journal, reporter: Reporter) -> None:
