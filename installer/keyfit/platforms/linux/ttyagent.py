@@ -18,14 +18,16 @@ READY_WITHIN_S = 10.0
 def start(environment: dict[str, str]) -> "subprocess.Popen[bytes] | None":
     """An agent for this process, ready to ask; None without a terminal, or without the program.
 
-    It does not take the place of a desktop's agent (`--fallback`). Whoever started it ends it.
+    It does not take the place of a desktop's agent (`--fallback`), where there may be one: without a login session polkitd does
+    not find such an agent (polkit 122, tried). Whoever started it ends it.
     """
     program = programs.find("pkttyagent")
     if program is None or not _has_terminal():
         return None
     ready, told = os.pipe()
+    polite = ["--fallback"] if _has_session() else []
     try:
-        agent = subprocess.Popen([program, "--fallback", "--notify-fd", str(told)], pass_fds=(told,), cwd="/",
+        agent = subprocess.Popen([program, *polite, "--notify-fd", str(told)], pass_fds=(told,), cwd="/",
                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
     except OSError:
         os.close(ready)
@@ -42,6 +44,18 @@ def end(agent: "subprocess.Popen[bytes] | None") -> None:
     if agent is not None:
         agent.terminate()
         agent.wait()
+
+
+def _has_session() -> bool:
+    """In a session of systemd-logind, by its control group (session-N.scope), or with a desktop (whose programs often run in
+    the user's own service manager)."""
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        return True
+    try:
+        with open("/proc/self/cgroup", encoding="ascii", errors="replace") as file:
+            return "/session-" in file.read()
+    except OSError:
+        return False
 
 
 def _has_terminal() -> bool:
