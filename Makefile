@@ -53,6 +53,7 @@ bench: setup catalogs
 	$(BIN)/python bench/repository.py
 	$(BIN)/python bench/poll.py
 	$(BIN)/python bench/payload.py
+	$(BIN)/python bench/install.py
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site  # with --quiet nothing would be strict
