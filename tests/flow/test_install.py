@@ -13,9 +13,9 @@ from keyfit.app.certificate import certificate
 from keyfit.app.devices import list_devices
 from keyfit.app.verify import verify
 from keyfit.errors import DataError, KeyfitError, Outcome
-from keyfit.model.catalog import Payload
+from keyfit.model.catalog import KernelModuleBlacklist, Payload
 from keyfit.model.certificate import ModuleReport, Reader
-from tests.sim.brands import a_brand, a_device, a_hand_off, a_match, a_package, facts
+from tests.sim.brands import LINUX, SOURCES, a_brand, a_device, a_hand_off, a_match, a_package, facts
 from tests.sim.host import SimHost, differences
 from tests.sim.packages import SimPackage
 from tests.sim.world import World, with_sequence
@@ -273,6 +273,27 @@ def test_repair_puts_back_what_somebody_removed(world: World) -> None:
     maintain.repair(world.context(), None)
 
     assert verify(world.context(), None).outcome is Outcome.DONE
+
+
+def test_what_takes_effect_after_a_restart_is_not_judged_before_it(world: World) -> None:
+    """A kernel module holds the device: nothing is taken back, and what helps is said until it was done."""
+    patch = KernelModuleBlacklist(id="nfc", modules=("nfc",), on=LINUX, reason={"en": "why"}, sources=SOURCES)
+    world.repository.brands[0] = msgspec.structs.replace(BRAND, patch=(patch,))
+    world.host.put("/proc/modules", b"nfc 1 0 - Live 0x0\n")
+    world.host.failing["modprobe"] = "modprobe: FATAL: Module nfc is in use.\n"
+    world.tokens.visible = lambda: world.host.boot == "second"
+
+    result = use_case.install(world.context(), None)
+
+    assert result.outcome is Outcome.RESTART_REQUIRED
+    assert [m.code for m in result.messages] == ["restart-required"]
+    assert world.journal.records("acme")
+    assert verify(world.context(), None).messages[-1].code == "restart-required"
+
+    world.host.boot = "second"
+    assert verify(world.context(), None).outcome is Outcome.DONE
+    maintain.uninstall(world.context(), "acme")
+    assert not world.host.exists("/etc/modprobe.d/keyfit-acme-nfc.conf")
 
 
 def test_verify_knows_a_brand_that_is_newer_than_the_program(world: World) -> None:

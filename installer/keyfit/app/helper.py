@@ -130,9 +130,9 @@ def _install(request: Install, context: Context, channel: Channel) -> Done:
         raise outdated(request.brand)
     refuse_blocked(made.blocked)
     with Staging(context.journal.state_dir) as staging:
-        carry_out_here(context, made, fetch=_fetch(context, channel, staging), wait=lambda wait: _wait(channel, wait),
-                       prove=lambda: _prove(channel))
-    return Done(outcome=Outcome.DONE)
+        outcome = carry_out_here(context, made, fetch=_fetch(context, channel, staging),
+                                 wait=lambda wait: _wait(channel, wait), prove=lambda: _prove(channel))
+    return Done(outcome=outcome)
 
 
 def _selection(request: Install, context: Context) -> Selection:

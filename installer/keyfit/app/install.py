@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from keyfit.app import certificate as certificates
 from keyfit.app import verify as verification
@@ -168,8 +169,13 @@ def _perform(context: Context, selection: Selection, made: Plan, *, command: str
         messages.append(Message(level="info", code="nothing-to-do", text=f"Everything that {brand_label(selection.brand)}"
                                 f" needs{what} is already in place."))
     proof = _Proof(context, selection, made, silent=silent)
-    kept, said = _carry_out(context, selection, made, proof, silent=silent)
-    messages += said
+    carried_out = _carry_out(context, selection, made, proof, silent=silent)
+    messages += carried_out.messages
+    if carried_out.outcome is Outcome.RESTART_REQUIRED:
+        messages.append(Message(level="warning", code="restart-required", text="All is in place and takes effect when this"
+                                " computer has been started again.", hint=f"After that: keyfit verify {made.brand}"))
+        return OperationResult(command=command, outcome=Outcome.RESTART_REQUIRED, messages=tuple(messages),
+                               data={"plan": as_data(made), "verdict": None})
     if made.part == "system":
         messages.append(Message(level="info", code="system-prepared", text="The system is ready for the driver.",
                                 hint=f"sudo keyfit install {made.brand} --part driver"))
@@ -177,7 +183,7 @@ def _perform(context: Context, selection: Selection, made: Plan, *, command: str
                                data={"plan": as_data(made), "verdict": None})
     verdict = proof.verdict
     data: dict[str, Any] = {"plan": as_data(made), "verdict": verification.as_data(verdict) if verdict else None}
-    outcome = _judge(made, verdict, messages, kept=kept)
+    outcome = _judge(made, verdict, messages, kept=carried_out.kept)
     if outcome is Outcome.DONE and verdict is not None:
         messages += _hand_off(context, selection, made, data, open_page=hand_off, language=language)
     return OperationResult(command=command, outcome=outcome, data=data, messages=tuple(messages))
@@ -194,17 +200,28 @@ def question(made: Plan) -> str:
     return "\n".join(lines)
 
 
-def _carry_out(context: Context, selection: Selection, made: Plan, proof: _Proof, *,
-               silent: bool) -> tuple[bool, tuple[Message, ...]]:
-    """Carry it out, here or by the elevated helper; False if it was taken back because it does not work, and what the helper
-    has to say."""
+class _CarriedOut(Struct, frozen=True, kw_only=True):
+    """What came of it.
+
+    Attributes:
+        kept: False if it was taken back because it does not work.
+        messages: what the helper has to say.
+    """
+
+    kept: bool = True
+    outcome: Outcome = Outcome.DONE
+    messages: tuple[Message, ...] = ()
+
+
+def _carry_out(context: Context, selection: Selection, made: Plan, proof: _Proof, *, silent: bool) -> _CarriedOut:
+    """Carry it out, here or by the elevated helper."""
     if made.part == "system":
         prove: Callable[[], bool] = lambda: True  # noqa: E731 - there is nothing to try yet
     else:
         prove = proof
     if not made.steps and not (context.facts.elevated and not context.journal.records(made.brand)):
         prove()
-        return True, ()
+        return _CarriedOut()
     kept = True
 
     def tried() -> bool:
@@ -218,29 +235,34 @@ def _carry_out(context: Context, selection: Selection, made: Plan, proof: _Proof
         if make_plan(context, selection, made.part).id != made.id:
             raise outdated(made.brand)
         with Staging(context.journal.state_dir) as staging:
-            carry_out_here(context, made, fetch=fetch_here(context, staging), prove=tried,
-                           wait=lambda w: _wait(context, selection, w, silent=silent))
-        return kept, ()
+            outcome = carry_out_here(context, made, fetch=fetch_here(context, staging), prove=tried,
+                                     wait=lambda w: _wait(context, selection, w, silent=silent))
+        return _CarriedOut(kept=kept, outcome=outcome)
     for payload in filter(None, (steps.payload_of(step.change) for step in made.steps)):
         _fetch(context, payload)  # before anybody is asked for a password
     request = install_request(made, selection, offline=context.repository.offline)
     done = ask_helper(context, request, "install", selection=selection, prove=tried)
-    return kept, done.messages
+    return _CarriedOut(kept=kept, outcome=done.outcome, messages=done.messages)
 
 
 def carry_out_here(context: Context, made: Plan, *, fetch: Callable[[Payload], Path], wait: Callable[[Wait], None],
-                   prove: Callable[[], bool]) -> None:
+                   prove: Callable[[], bool]) -> Outcome:
     """The elevated part of an install, the same in the helper and in a process that has the rights already: all steps or none,
     and none if it does not prove itself.
 
     Args:
         fetch: gives the staged file of a payload.
-        prove: called when all steps are done.
+        prove: called when all steps are done; not if they take effect only when the machine has been started again.
+
+    Returns:
+        DONE, also if it was taken back; or RESTART_REQUIRED.
     """
-    transaction.carry_out(made, host=context.host, journal=context.journal, fetch=fetch, reporter=context.reporter, wait=wait)
-    if not prove():
+    result = transaction.carry_out(made, host=context.host, journal=context.journal, fetch=fetch, reporter=context.reporter,
+                                   wait=wait)
+    if result.outcome is Outcome.DONE and not prove():
         transaction.uninstall(made.brand, host=context.host, journal=context.journal, reporter=context.reporter,
                               latest_only=True)
+    return result.outcome
 
 
 def outdated(brand: str) -> PolicyError:

@@ -8,7 +8,7 @@ from keyfit.app.select import BRAND_NAME, choices, tokens, unknown_brand
 from keyfit.core.chain import Evidence, judge
 from keyfit.core.match import Decision
 from keyfit.core.plan import Draft, draft, needed_packages
-from keyfit.engine import steps
+from keyfit.engine import steps, transaction
 from keyfit.errors import HostError, KeyfitError, NoTokenError, Outcome, UserError
 from keyfit.model.catalog import Brand, Model, brand_target
 from keyfit.model.certificate import ModuleReport, Reader
@@ -26,7 +26,7 @@ def verify(context: Context, name: str | None) -> OperationResult:
     brand, model, device = _whom(context, name)
     verdict = examine(context, brand, model, device)
     return OperationResult(command="verify", outcome=outcome_of(verdict), data={"verdict": as_data(verdict)},
-                           messages=messages_of(verdict))
+                           messages=(*messages_of(verdict), *_restart_first(context, verdict)))
 
 
 def examine(context: Context, brand: Brand, model: Model | None, device: UsbDevice | None) -> Verdict:
@@ -73,6 +73,20 @@ def as_data(verdict: Verdict) -> dict[str, Any]:
         "first_broken": broken.id if broken else None,
         "links": [{"id": k.id, "state": k.state, "text": k.text, "cure": k.cure} for k in verdict.links],
     }
+
+
+def _restart_first(context: Context, verdict: Verdict) -> tuple[Message, ...]:
+    """That the computer has to be started again, if that is still to be done and it does not work."""
+    if verdict.works:
+        return ()
+    try:
+        pending = transaction.restart_pending(context.host, context.journal)
+    except HostError:
+        return ()  # the record is open to administrators only
+    if verdict.brand not in pending:
+        return ()
+    return (Message(level="warning", code="restart-required", text="What was installed takes effect when this computer has been"
+                    " started again, which it has not been yet.", hint="Restart it, then run this again."),)
 
 
 def find_brand(context: Context, name: str) -> Brand:
