@@ -141,7 +141,8 @@ def recover(*, host: Host, journal: Journal, reporter: Reporter) -> Result:
                 notes.append(f"{record.plan.brand}: {what}")
         _release_shared(host=host, journal=journal, reporter=reporter)
         journal.publish()
-    return Result(notes=tuple(notes), outcome=Outcome.RESTART_REQUIRED if restart_pending(host, journal) else Outcome.DONE)
+    restart = bool(notes) and bool(restart_pending(host, journal))
+    return Result(notes=tuple(notes), outcome=Outcome.RESTART_REQUIRED if restart else Outcome.DONE)
 
 
 def _refuse_interrupted(journal: Journal) -> None:
