@@ -20,13 +20,14 @@ from keyfit.engine.staging import Staging, chunks_of
 from keyfit.errors import KeyfitError
 from tests.faults import spoken_problems
 from tests.sim import debs, syscalls
+from tests.sim.changedpaths import changed_paths
 from tests.sim.plans import payload, tar
 from tests.sim.racer import KINDS, Racer
-from tests.sim.changedpaths import changed_paths
 from tests.sim.wholejob import PACKAGE, Job, Publisher
 
 SWAPS = 10_000
-RACED_INSTALLS = 25
+RACED_INSTALLS = 15
+HOLDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -69,28 +70,60 @@ def taken(state: Path, source: Path, signed: object, good: bytes) -> str:
         return error.code
 
 
-def test_c4_d2_downloads_swapped_during_whole_installs(job: Job, publisher: Publisher, tmp_path: Path) -> None:
-    """The other package has the same name and version, so nothing but its hash tells."""
-    other = debs.build(tmp_path, PACKAGE, files={"usr/lib/acme/driver.so": "evil\n" + "x" * 1_000_000})
-    archive = tmp_path / "evil.tar.gz"
+@pytest.fixture(scope="module")
+def swapped(publisher: Publisher, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Other files in place of the signed ones, by their SHA-256. The other package has the same name and version, so nothing
+    but its hash tells."""
+    folder = tmp_path_factory.mktemp("evil")
+    other = debs.build(folder, PACKAGE, files={"usr/lib/acme/driver.so": "evil\n" + "x" * 1_000_000})
+    archive = folder / "evil.tar.gz"
     archive.write_bytes(tar(module__so="evil", readme="text"))
+    return {hashlib.sha256(publisher.deb.read_bytes()).hexdigest(): other,
+            hashlib.sha256(publisher.archive).hexdigest(): archive}
+
+
+def outcome(job: Job, done: "subprocess.CompletedProcess[bytes]") -> str:
+    """What came of an install: all that was signed, or nothing and the error's code."""
+    now = job.snapshot()
+    if done.returncode == 0:
+        assert now == job.after["install"], done
+        return "installed"
+    assert not [*spoken_problems(done.returncode, done.stdout, done.stderr)]
+    assert now == job.before["install"], done
+    return str(json.loads(done.stdout)["messages"][0]["code"])
+
+
+def test_c4_d2_downloads_swapped_during_whole_installs(job: Job, swapped: dict[str, Path], tmp_path: Path) -> None:
     came: Counter[str] = Counter()
     for number in range(RACED_INSTALLS):
         downloaded = job.start_with_cache()
-        pairs = {downloaded[hashlib.sha256(publisher.deb.read_bytes()).hexdigest()]: other,
-                 downloaded[hashlib.sha256(publisher.archive).hexdigest()]: archive}
-        with Racer(tmp_path / f"racer{number}", pairs) as racer:
+        with Racer(tmp_path / f"racer{number}", {downloaded[sha256]: evil for sha256, evil in swapped.items()}) as racer:
             done = job.run("install")
         assert racer.swaps
-        now = job.snapshot()
-        if done.returncode == 0:
-            assert now == job.after["install"]
-            came["installed"] += 1
-        else:
-            assert now == job.before["install"], done
-            came[json.loads(done.stdout)["messages"][0]["code"]] += 1
-    assert came["installed"] > 0
-    assert came.total() > came["installed"], "the swaps never hit"
+        came[outcome(job, done)] += 1
+    assert came.total() == RACED_INSTALLS
+    assert came["installed"] > 0, came
+
+
+def test_d2_downloads_swapped_while_an_install_is_held_up_between_check_and_use(job: Job, swapped: dict[str, Path]) -> None:
+    job.start_with_cache()
+    number = len(syscalls.calls(job.command("install"), environment=job.environment(), cwd="/"))
+    came: Counter[str] = Counter()
+    for call in range(1, number, number // HOLDS):
+        downloaded = job.start_with_cache()
+
+        def swap(downloaded: dict[str, Path] = downloaded) -> None:
+            for sha256, evil in swapped.items():
+                beside = downloaded[sha256].with_name("beside")
+                shutil.copyfile(evil, beside)
+                beside.chmod(0o600)
+                beside.rename(downloaded[sha256])
+
+        done, reached = syscalls.held_up(job.command("install"), call, swap, environment=job.environment(), cwd="/")
+        assert reached
+        came[outcome(job, done)] += 1
+    assert came.total() > HOLDS
+    assert came["installed"] > 0, came
 
 
 @pytest.fixture(scope="module")
