@@ -18,6 +18,11 @@ BOOKKEEPING = ("/var/lib/keyfit", "/var/lib/dpkg/", "/var/lib/apt/", "/var/lib/s
 """Keyfit's own record, and files that the package tools rewrite at any installation, whatever comes and goes."""
 
 
+def desktop(base: State) -> State:
+    """With what apt takes along for it, and with what tests look with: one state for several, since installing takes a while."""
+    return with_package(base, "strace", "iproute2", recommended=True)
+
+
 def package_file() -> Path:
     """The package that was built last.
 

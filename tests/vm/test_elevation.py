@@ -21,7 +21,7 @@ from tests.vm.bench.host import cache_folder, digest
 from tests.vm.bench.machine import Entry, Machine, Process, State
 from tests.vm.bench.redir import RedirToken
 from tests.vm.bench.states import derive
-from tests.vm.installed import BOOKKEEPING, DATA, HELPER, PROGRAM, with_package
+from tests.vm.installed import BOOKKEEPING, DATA, HELPER, PROGRAM, desktop
 
 HERE = Path(__file__).parent
 PASSWORD = "correct-horse"
@@ -133,7 +133,7 @@ def ready(base: State, authority: Authority) -> State:
         machine.put("/usr/bin/xdg-open", OPENER.encode(), 0o755)
         machine.run(ACCOUNTS, timeout_s=120).check()
 
-    return derive(with_package(base, "strace", "iproute2", recommended=True), digest(ACCOUNTS, OPENER, authority.pem), prepare)
+    return derive(desktop(base), digest(ACCOUNTS, OPENER, authority.pem), prepare)
 
 
 @pytest.fixture

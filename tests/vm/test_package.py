@@ -15,11 +15,11 @@ from tests.vm.bank import CHECKOUT, Authority, Bank
 from tests.vm.bench.host import cache_folder, digest
 from tests.vm.bench.machine import Entry, Machine, State
 from tests.vm.bench.states import derive
-from tests.vm.installed import BOOKKEEPING, PROGRAM, package_file, with_package
+from tests.vm.installed import BOOKKEEPING, PROGRAM, desktop, package_file
 
 EXECUTABLES = {"./opt/keyfit/keyfit", "./opt/keyfit/keyfit-helper"}
-PLACES = re.compile(r"\./(opt/keyfit(/.*)?|opt|usr|usr/bin|usr/bin/keyfit|usr/share|usr/share/doc|usr/share/doc/keyfit(/.*)?"
-                    r"|usr/share/polkit-1|usr/share/polkit-1/actions|usr/share/polkit-1/actions/org\.keyfit\.policy)?\Z")
+PLACES = re.compile(r"\.(/(opt/keyfit(/.*)?|opt|usr|usr/bin|usr/bin/keyfit|usr/share|usr/share/doc|usr/share/doc/keyfit(/.*)?"
+                    r"|usr/share/polkit-1|usr/share/polkit-1/actions|usr/share/polkit-1/actions/org\.keyfit\.policy))?\Z")
 
 
 def members(kind: str) -> list[tarfile.TarInfo]:
@@ -93,7 +93,7 @@ def machine(base: State, authority: Authority) -> Iterator[Machine]:
         machine.put("/usr/local/share/ca-certificates/test.crt", authority.pem)
         machine.run([TRUST], timeout_s=120).check()
 
-    with Machine.restore(derive(with_package(base), digest(TRUST, authority.pem), trust)) as machine:
+    with Machine.restore(derive(desktop(base), digest(TRUST, authority.pem), trust)) as machine:
         yield machine
 
 
