@@ -10,6 +10,7 @@ import select
 import subprocess
 
 from keyfit.platforms.linux import programs
+from keyfit.platforms.linux.posix import posix
 
 READY_WITHIN_S = 10.0
 """How long the agent may take to tell polkitd of itself. A second is much; without it pkexec only finds nobody to ask."""
@@ -60,7 +61,7 @@ def _has_session() -> bool:
 
 def _has_terminal() -> bool:
     try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        os.close(os.open("/dev/tty", os.O_RDWR | posix.O_NOCTTY))
     except OSError:
         return False
     return True
