@@ -13,9 +13,10 @@ import pytest
 
 from keyfit.confinement import filters
 from keyfit.confinement.calls import AARCH64, NUMBERS, PRIVILEGED, PROGRAMS, SOCKETS, WRITES, X86_64
+from keyfit.invoker import invoking_user
 from keyfit.model.certificate import ModuleReport
 from keyfit.token.protocol import MAX_ANSWER_BYTES
-from keyfit.token.reader import ChildTokenReader, invoking_user
+from keyfit.token.reader import ChildTokenReader
 
 HERE = Path(__file__).parent
 HEADERS = {X86_64: Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), AARCH64: Path("/usr/include/asm-generic/unistd.h")}

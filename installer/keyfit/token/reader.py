@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from keyfit.core.text import clean
 from keyfit.errors import HostError
+from keyfit.invoker import invoking_user
 from keyfit.model.certificate import ModuleReport, Reader
 from keyfit.ports import EventLog
 from keyfit.strictjson import decode
@@ -69,7 +70,7 @@ class ChildTokenReader:
         self._timeout_s, self._grace_s = timeout_s, grace_s
         self._extra = dict(extra_environment or {})
         self._log = log
-        self._user = invoking_user(os.environ)
+        self._user = invoking_user()
         self._tried = False
 
     def readers(self) -> tuple[Reader, ...]:
@@ -157,36 +158,6 @@ class ChildTokenReader:
             return child.wait(self._grace_s)
         except subprocess.TimeoutExpired:
             return None
-
-
-class InvokingUser(Struct, frozen=True):
-    """The user for whom this process has administrator rights: who gave a password to sudo or pkexec."""
-
-    uid: int
-    name: str
-    home: str
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Where this user's settings lie."""
-        return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name}
-
-
-def invoking_user(environment: Mapping[str, str]) -> InvokingUser | None:
-    """Who has called sudo (sudo(8), SUDO_UID) or pkexec (pkexec(1), PKEXEC_UID); None if this process is not root's, or nobody
-    but root is behind it."""
-    if sys.platform == "win32" or os.geteuid() != 0:
-        return None
-    import pwd
-
-    uid = environment.get("PKEXEC_UID") or environment.get("SUDO_UID") or ""
-    if not (uid.isascii() and uid.isdigit() and 0 < len(uid) <= 10) or int(uid) == 0:
-        return None
-    try:
-        user = pwd.getpwuid(int(uid))
-    except (KeyError, OverflowError):
-        return None
-    return InvokingUser(user.pw_uid, user.pw_name, user.pw_dir)
 
 
 class _Answer:

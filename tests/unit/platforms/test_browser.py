@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyfit.errors import PolicyError
+from keyfit.invoker import invoking_user
 from keyfit.platforms import browser_opener
 from keyfit.platforms.linux import browser, programs
 
@@ -115,14 +116,14 @@ def test_g3_root_without_an_ordinary_user_behind_it_opens_nothing(
     monkeypatch.setenv("SUDO_UID", value)
     monkeypatch.setattr(browser.posix, "geteuid", lambda: 0)
 
-    assert browser.invoking_user(os.environ) is None
+    assert invoking_user() is None
     assert browser.open_page(PAGE) is False
 
 
 def test_the_user_behind_pkexec_counts_as_well(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browser.posix, "geteuid", lambda: 0)
 
-    found = browser.invoking_user({"PKEXEC_UID": str(pwd.getpwnam("nobody").pw_uid)})
+    found = invoking_user({"PKEXEC_UID": str(pwd.getpwnam("nobody").pw_uid)})
 
     assert found is not None
-    assert found.pw_name == "nobody"
+    assert found.name == "nobody"

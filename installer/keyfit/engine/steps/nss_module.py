@@ -5,7 +5,6 @@ kept to the byte. As root, the database is that of the user who asked for the ri
 """
 
 import hashlib
-import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 from keyfit.core import nssmodules
 from keyfit.engine.steps import textfile
 from keyfit.engine.steps.base import Detected, Fetch, State
+from keyfit.invoker import invoking_user
 from keyfit.model.plan import NssModule
 from keyfit.ports import Host
 
@@ -30,7 +30,7 @@ class Kind:
 
     def detect(self, change: NssModule, host: Host) -> Detected:
         """Is the module listed?"""
-        user = _invoking_user()
+        user = _user()
         with _as_user(user):
             path = _list(change, host)
             old = host.read_bytes(path, nssmodules.MAX_BYTES)
@@ -92,25 +92,14 @@ def _machine_path(host: Host, path: str) -> str:
 
 def _home() -> str:
     """Home of the user who asked, even if sudo or pkexec made us root."""
-    user = _invoking_user()
+    user = _user()
     return str(user[2]) if user is not None else str(Path.home())
 
 
-def _invoking_user() -> tuple[int, int, str] | None:
+def _user() -> tuple[int, int, str] | None:
     """(uid, gid, home) of the ordinary user behind a root process; None if there is none."""
-    if os.name != "posix" or _posix.geteuid() != 0:
-        return None
-    pwd: Any = importlib.import_module("pwd")
-
-    for name in ("SUDO_UID", "PKEXEC_UID"):
-        value = os.environ.get(name, "")
-        if value.isascii() and value.isdigit() and 0 < int(value) < 2**31:
-            try:
-                account = pwd.getpwuid(int(value))
-            except KeyError:
-                continue
-            return account.pw_uid, account.pw_gid, account.pw_dir
-    return None
+    found = invoking_user()
+    return None if found is None else (found.uid, found.gid, found.home)
 
 
 @contextmanager
@@ -119,6 +108,8 @@ def _as_user(user: tuple[int, int, str] | list[Any] | None) -> Iterator[None]:
     if user is None or _posix.geteuid() != 0:
         yield
         return
+    groups = _posix.getgroups()
+    _posix.setgroups([])
     _posix.setegid(user[1])
     _posix.seteuid(user[0])
     try:
@@ -126,3 +117,4 @@ def _as_user(user: tuple[int, int, str] | list[Any] | None) -> Iterator[None]:
     finally:
         _posix.seteuid(0)
         _posix.setegid(0)
+        _posix.setgroups(groups)

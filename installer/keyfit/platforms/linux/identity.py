@@ -8,10 +8,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from keyfit.core.redact import HIDDEN
+from keyfit.invoker import CALLERS
 from keyfit.platforms.linux.posix import posix
 
-CALLERS = ("SUDO_UID", "PKEXEC_UID")
-"""Whom an elevated process works for (sudo(8), pkexec(1))."""
 PUBLIC_USERS = ("root",)
 PUBLIC_HOSTS = ("localhost",)
 SHORTEST_SECRET = 4

@@ -13,13 +13,12 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from keyfit.errors import ElevationError, HostError
+from keyfit.invoker import CALLERS
 from keyfit.platforms.linux.posix import posix
 
 CLONE_NEWNET = 0x40000000
 """unshare(2), <linux/sched.h>."""
 CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"}
-CALLERS = ("PKEXEC_UID", "SUDO_UID")
-"""Set by pkexec(1) and sudo(8) themselves: whose request it is."""
 PRIVATE_UMASK = 0o077
 
 
