@@ -68,12 +68,15 @@ class Trial:
         return [Case(verb, number, next(errors)) for verb in VERBS for number in range(1, len(self.calls[verb]) + 1)]
 
     def sample(self) -> list[Case]:
-        """Of each row of equal calls the first and the last, each with the next error."""
-        return [case for case in self.rotation() if self._ends_a_row(case)]
-
-    def _ends_a_row(self, case: Case) -> bool:
-        calls = ["", *self.calls[case.verb], ""]
-        return not calls[case.number - 1] == calls[case.number] == calls[case.number + 1]
+        """Of all the rotation every third, and the first of each kind of call in each run."""
+        seen: set[tuple[str, str]] = set()
+        chosen = []
+        for position, case in enumerate(self.rotation()):
+            kind = case.verb, self.calls[case.verb][case.number - 1]
+            if position % 3 == 0 or kind not in seen:  # 3 and the four errors of the rotation have no divisor in common
+                chosen.append(case)
+            seen.add(kind)
+        return chosen
 
     def attempt(self, case: Case) -> Tried:
         """Run it, then look at the machine, then run it again without a fault."""

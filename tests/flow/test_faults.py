@@ -1,6 +1,6 @@
 """Calls that fail while Keyfit changes the machine (security D7): a full disk, a bad one, no permission, a signal.
 
-This is a sample; `python -m tests.faults` tries every call with every error.
+This is a third of the calls, each with one of the errors; `python -m tests.faults` tries every call with every error.
 """
 
 from pathlib import Path
