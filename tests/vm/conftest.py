@@ -8,6 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from tests.sim.vtoken import UsbDevice
+from tests.vm.bank import Authority, Bank
+from tests.vm.bench.host import cache_folder
 from tests.vm.bench.image import Image, build_image
 from tests.vm.bench.machine import Machine, State
 from tests.vm.bench.qemu import Hardware
@@ -54,3 +56,17 @@ def token(machine: Machine) -> Iterator[Callable[[UsbDevice], RedirToken]]:
     """Gives a virtual device a USB port of `machine`; `plug` puts it in."""
     with ExitStack() as stack:
         yield lambda device: stack.enter_context(RedirToken(device, machine))
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """Whom the machines are told to trust."""
+    return Authority(cache_folder() / "authority")
+
+
+@pytest.fixture(scope="session")
+def bank(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
+    """The brands of the checkout, published."""
+    made = Bank(tmp_path_factory.mktemp("bank"), authority)
+    yield made
+    made.close()

@@ -17,7 +17,7 @@ import pytest
 
 from tests.sim.vtoken import Ccid, CcidFunction, PivCard, UsbDevice
 from tests.vm.bank import Authority, Bank
-from tests.vm.bench.host import cache_folder, digest
+from tests.vm.bench.host import digest
 from tests.vm.bench.machine import Entry, Machine, Process, State
 from tests.vm.bench.redir import RedirToken
 from tests.vm.bench.states import derive
@@ -111,18 +111,6 @@ class Desk:
         assert self.machine.run(["ss", "-Hlntup"]).check().stdout == ""
         units = self.machine.run("systemctl list-unit-files --no-legend '*keyfit*'; busctl list --no-legend | grep -i keyfit")
         assert units.stdout == ""
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority(cache_folder() / "authority")
-
-
-@pytest.fixture(scope="module")
-def bank(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
-    made = Bank(tmp_path_factory.mktemp("bank"), authority)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pytest
 
 from tests.sim.vtoken import Ccid, CcidFunction, HidFunction, PivCard, UsbDevice
 from tests.vm.bank import CHECKOUT, DRIVERS, Authority, Bank
-from tests.vm.bench.host import cache_folder
 from tests.vm.bench.image import build_image
 from tests.vm.bench.machine import Entry, Machine, Process, State
 from tests.vm.bench.redir import RedirToken
@@ -66,11 +65,6 @@ class Customer:
 
 
 @pytest.fixture(scope="session")
-def authority() -> Authority:
-    return Authority(cache_folder() / "authority")
-
-
-@pytest.fixture(scope="session")
 def ready(authority: Authority) -> State:
     """A plain machine with the program in place, that trusts the test's authority."""
     def trust(machine: Machine) -> None:
@@ -79,13 +73,6 @@ def ready(authority: Authority) -> State:
 
     with_program = with_tree(base_state(build_image()), CHECKOUT / "dist" / "keyfit", "/opt/keyfit")
     return derive(with_program, authority.pem.decode(), trust)
-
-
-@pytest.fixture(scope="session")
-def bank(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
-    made = Bank(tmp_path_factory.mktemp("bank"), authority)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.bank import CHECKOUT, Authority, Bank
-from tests.vm.bench.host import cache_folder, digest
+from tests.vm.bench.host import digest
 from tests.vm.bench.machine import Entry, Machine, State
 from tests.vm.bench.states import derive
 from tests.vm.installed import BOOKKEEPING, PROGRAM, desktop, package_file
@@ -70,18 +70,6 @@ def test_the_same_program_makes_the_same_package_byte_for_byte(tmp_path: Path) -
 
 
 # -- on a machine
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority(cache_folder() / "authority")
-
-
-@pytest.fixture(scope="module")
-def bank(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bank]:
-    made = Bank(tmp_path_factory.mktemp("bank"), authority)
-    yield made
-    made.close()
 
 
 TRUST = "update-ca-certificates"
