@@ -128,6 +128,7 @@ NEVER = {"os": {"system", "popen", "execlp", "execlpe", "execvp", "execvpe", "sp
 """Calls that use a shell, or look a program up in PATH."""
 WHO_STARTS = {
     "keyfit/platforms/linux/browser.py", "keyfit/platforms/linux/elevator.py", "keyfit/platforms/linux/programs.py",
+    "keyfit/platforms/linux/ttyagent.py",
     "keyfit/token/reader.py", "keyfit/publisher/inspection/run.py", "keyfit/publisher/inspection/unpack.py"}
 """The only files that start a process."""
 

@@ -2,7 +2,7 @@
 
 pkexec has a question of its own, but it registers it as root while the answer comes from the user, and polkitd then knows "No
 session for cookie": so it is in Debian 12 (polkit 122, tried) and in others (polkit-org/polkit, pull request 423, issue 686).
-An agent of the user's own is what works everywhere. Sources: pkttyagent(1), polkit(8).
+An agent of the user's own is not concerned by that. Sources: pkttyagent(1), polkit(8).
 """
 
 import os
