@@ -56,8 +56,8 @@ class SimPackages:
 
     def add(self, package: SimPackage) -> None:
         """Install without a package tool, for the machine as the test finds it."""
+        self._replace(package)
         self.installed[package.name] = package
-        self.unpacked.pop(package.name, None)
         self._put(_file_list(package.name), b"")
         for path, text in package.files.items():
             self._put(path, text.encode())
@@ -157,10 +157,18 @@ class SimPackages:
 
     def _unpack(self, package: SimPackage) -> None:
         """Files and file list are there, but dpkg does not call it installed."""
+        self._replace(package)
         self.unpacked[package.name] = package
         self._put(_file_list(package.name), b"")
         for path, text in package.files.items():
             self._put(path, text.encode())
+
+    def _replace(self, package: SimPackage) -> None:
+        """Another version goes, with the files that only it has."""
+        old = self.installed.pop(package.name, None) or self.unpacked.pop(package.name, None)
+        for path in old.files if old else ():
+            if path not in package.files:
+                self._drop(path)
 
     def _purge(self, name: str) -> None:
         package = self.installed.pop(name, None) or self.unpacked.pop(name, None)

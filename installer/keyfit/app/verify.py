@@ -31,7 +31,7 @@ def verify(context: Context, name: str | None) -> OperationResult:
 
 def examine(context: Context, brand: Brand, model: Model | None, device: UsbDevice | None) -> Verdict:
     """Gather the evidence and judge it."""
-    wanted = draft(brand, model, device, context.facts, target="", installed=())
+    wanted = draft(brand, model, device, context.facts, target="", installed={})
     missing, browsers = _in_place(context, wanted)
     readers, error, hint = _readers(context)
     reports: list[ModuleReport] = []

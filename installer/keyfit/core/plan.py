@@ -5,7 +5,7 @@ such a machine; the engine looks which of them hold; `finish` keeps the others a
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, assert_never
 
 import msgspec
@@ -82,13 +82,13 @@ class Draft(Struct, frozen=True, kw_only=True):
 
 
 def draft(brand: Brand, model: Model | None, device: UsbDevice | None, facts: HostFacts, *, target: str,
-          installed: Collection[str], part: Part = "all", offline: bool = False, notes: Iterable[str] = ()) -> Draft:
+          installed: Mapping[str, str], part: Part = "all", offline: bool = False, notes: Iterable[str] = ()) -> Draft:
     """List the steps.
 
     Texts are English, whatever the reader's language, so that the same plan has the same id for everyone.
 
     Args:
-        installed: names of the packages on the machine, for conflicts.
+        installed: versions of the packages on the machine by name, for conflicts and to tell an upgrade from an install.
         part: "system" for what prepares the system: its own driver packages (pcscd and the like), patches and services.
             "driver" for the brand's own: every other package, and making its modules known. Each step is in exactly one.
         offline: no network is counted on (see `choose_packages`).
@@ -97,7 +97,7 @@ def draft(brand: Brand, model: Model | None, device: UsbDevice | None, facts: Ho
     chosen, left_out, blocked = choose_packages(brand, model, facts, installed if offline else None)
     notes = [*notes, *left_out]
     modules = [m for m in brand.module if fits(m.on, facts)]
-    steps = [*_package_steps(brand, [p for p in chosen if part in ("all", _part_of(p))], facts)]
+    steps = [*_package_steps(brand, [p for p in chosen if part in ("all", _part_of(p))], facts, installed)]
     for patch in brand.patch if part != "driver" else ():
         if fits(patch.on, facts) and (model is None or not model.patches or patch.id in model.patches):
             if isinstance(patch, Service) and not facts.running_services:
@@ -252,7 +252,7 @@ def _system_name(facts: HostFacts) -> str:
     return " ".join(word for word in words if word)
 
 
-def _package_steps(brand: Brand, packages: list[Package], facts: HostFacts) -> Iterable[Step]:
+def _package_steps(brand: Brand, packages: list[Package], facts: HostFacts, installed: Mapping[str, str]) -> Iterable[Step]:
     from_archives = [p for p in packages if p.kind == "distribution"]
     if from_archives:
         manager: Literal["apt", "dnf"] = "apt" if "apt" in facts.package_managers else "dnf"
@@ -267,10 +267,10 @@ def _package_steps(brand: Brand, packages: list[Package], facts: HostFacts) -> I
         )
     for package in packages:
         if package.kind != "distribution":
-            yield _file_step(brand, package)
+            yield _file_step(brand, package, installed.get(package.name, ""))
 
 
-def _file_step(brand: Brand, package: Package) -> Step:
+def _file_step(brand: Brand, package: Package, installed: str) -> Step:
     payload = package.payload
     if payload is None:  # pragma: no cover - _usable lets none through
         raise ValueError(f"package {package.id} has no payload")
@@ -284,6 +284,9 @@ def _file_step(brand: Brand, package: Package) -> Step:
                              version=package.version, payload=payload)
         action, undo = f"Install the package {package.name} {package.version} from {payload.file}", (
             f"Remove the package {package.name}")
+        if package.kind == "deb" and installed and package.version not in ("", installed):
+            action = f"Upgrade the package {package.name} from {installed} to {package.version} with {payload.file}"
+            undo = f"Go back to {package.name} {installed}"
     return Step(id=f"package-{package.id}", action=action, reason=COMPONENT_REASONS[package.component], undo=undo,
                 elevated=True, size_bytes=payload.length_bytes, change=change)
 

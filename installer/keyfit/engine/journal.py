@@ -145,6 +145,12 @@ class Journal:
                 db.execute("UPDATE step SET after = ? WHERE txn = ? AND seq = ?", (json.dumps(after), txn, seq))
             db.execute("UPDATE step SET state = ? WHERE txn = ? AND seq = ?", (state, txn, seq))
 
+    def handed_down(self, txn: int, seq: int, state: str, older: int, older_seq: int, after: dict[str, Any]) -> None:
+        """A newer transaction lets go of what its step brought, and an older one's step takes it over, both at once."""
+        with self._writing() as db:
+            db.execute("UPDATE step SET state = ? WHERE txn = ? AND seq = ?", (state, txn, seq))
+            db.execute("UPDATE step SET after = ? WHERE txn = ? AND seq = ?", (json.dumps(after), older, older_seq))
+
     def finish(self, txn: int, state: str, message: str = "", *, restart: bool = False) -> None:
         """The transaction ends as "done", "undone", "repaired" or "removed"."""
         with self._writing() as db:

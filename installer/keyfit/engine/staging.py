@@ -96,7 +96,7 @@ class Staging:
         except OSError as error:
             raise storage_error(error, path, "make") from error
         try:
-            _fill(handle, path, payload, chunks)
+            fill(handle, path, payload, chunks)
         except BaseException:
             os.close(handle)
             _remove(inner)
@@ -130,7 +130,13 @@ def remove_abandoned(state_dir: Path) -> None:
             staging.tidy()
 
 
-def _fill(handle: int, path: Path, payload: Payload, chunks: Iterable[bytes]) -> None:
+def fill(handle: int, path: Path, payload: Payload, chunks: Iterable[bytes]) -> None:
+    """Write the bytes of a payload to an open file, hash them on the way, and have them on disk.
+
+    Raises:
+        TrustError: they are not the signed ones; code "payload-hash" or "payload-too-long".
+        StorageError: disk full or not writable.
+    """
     digest, size = hashlib.sha256(), 0
     try:
         for chunk in chunks:

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from keyfit.core.plan import identities
-from keyfit.engine import steps
+from keyfit.engine import steps, wayback
 from keyfit.engine.journal import Journal, Record, StepRecord
 from keyfit.engine.steps import packagetools
 from keyfit.engine.steps.base import Fetch, State
@@ -56,6 +56,7 @@ def carry_out(plan: Plan, *, host: Host, journal: Journal, fetch: Fetch, reporte
         _refuse_interrupted(journal)
         _fetch_all((step.change for step in plan.steps), fetch, reporter)
         _refuse_unfinished((step.change for step in plan.steps), host)
+        wayback.refuse_one_way((step.change for step in plan.steps), plan.brand, host, journal)
         boot = boot_id(host)
         txn = journal.begin(verb, plan, boot=boot)
         restart = plan.restart
@@ -63,7 +64,7 @@ def carry_out(plan: Plan, *, host: Host, journal: Journal, fetch: Fetch, reporte
             for seq, step in enumerate(plan.steps):
                 for due in (w for w in plan.waits if w.before == step.id):
                     wait(due)
-                after = _do(step, seq, txn, host=host, journal=journal, fetch=fetch, reporter=reporter)
+                after = _do(step, seq, txn, plan.brand, host=host, journal=journal, fetch=fetch, reporter=reporter)
                 restart = restart or bool(after.get("restart"))
         except KeyboardInterrupt as error:
             _take_back(txn, host=host, journal=journal, reporter=reporter, cause="cancelled")
@@ -98,14 +99,17 @@ def uninstall(brand: str, *, host: Host, journal: Journal, reporter: Reporter, l
         records = list(reversed(journal.records(brand)))[:1 if latest_only else None]
         _refuse_unfinished((step.change for record in records for step in record.plan.steps), host)
         kept: list[str] = []
-        for record in records:
-            kept += _remove(record, host=host, journal=journal, reporter=reporter)
+        for number in [record.id for record in records]:
+            record = next(r for r in journal.records(brand) if r.id == number)  # a newer one may have handed something down
+            kept += _remove(record, host=host, journal=journal, reporter=reporter, whole=not latest_only)
         _release_shared(host=host, journal=journal, reporter=reporter)
+        wayback.tidy(journal)
     return Result(kept=tuple(kept))
 
 
 def repair(brand: str, *, host: Host, journal: Journal, reporter: Reporter, fetch: Fetch) -> Result:
-    """Do again every recorded step whose effect is gone. Each is journalled for itself: what was repaired stays so.
+    """Do again every recorded step whose effect is gone, unless a newer record has changed the same thing since. Each is
+    journalled for itself: what was repaired stays so.
 
     Raises:
         KeyfitError: a step could not be repaired; it has been taken back.
@@ -114,8 +118,10 @@ def repair(brand: str, *, host: Host, journal: Journal, reporter: Reporter, fetc
     repaired: list[str] = []
     with journal.locked():
         _refuse_interrupted(journal)
-        for record in journal.records(brand):
-            repaired += _repair(record, host=host, journal=journal, reporter=reporter, fetch=fetch)
+        records = journal.records(brand)
+        for record in records:
+            repaired += _repair(record, wayback.superseded(record, records), host=host, journal=journal, reporter=reporter,
+                                fetch=fetch)
     return Result(repaired=tuple(repaired))
 
 
@@ -140,6 +146,7 @@ def recover(*, host: Host, journal: Journal, reporter: Reporter) -> Result:
                         else "the install was interrupted and has been taken back")
                 notes.append(f"{record.plan.brand}: {what}")
         _release_shared(host=host, journal=journal, reporter=reporter)
+        wayback.tidy(journal)
         journal.publish()
     restart = bool(notes) and bool(restart_pending(host, journal))
     return Result(notes=tuple(notes), outcome=Outcome.RESTART_REQUIRED if restart else Outcome.DONE)
@@ -165,13 +172,14 @@ def _fetch_all(changes: Iterable[Change], fetch: Fetch, reporter: Reporter) -> N
             fetch(payload)
 
 
-def _do(step: Step, seq: int, txn: int, *, host: Host, journal: Journal, fetch: Fetch, reporter: Reporter) -> State:
+def _do(step: Step, seq: int, txn: int, brand: str, *, host: Host, journal: Journal, fetch: Fetch, reporter: Reporter) -> State:
     found = steps.detect(step.change, host)
     if found.satisfied:
         journal.skipped(txn, seq, step.id, found.before)
         reporter.step(step.id, "skip", step.action)
         return {}
-    after = _act(step, seq, txn, found.before, host=host, journal=journal, fetch=fetch, reporter=reporter)
+    before = wayback.noted(step.change, found.before, brand, journal)
+    after = _act(step, seq, txn, before, host=host, journal=journal, fetch=fetch, reporter=reporter)
     journal.done(txn, seq, after)
     reporter.step(step.id, "done", step.action)
     return after
@@ -181,6 +189,7 @@ def _act(step: Step, seq: int, txn: int, before: State, *, host: Host, journal: 
          reporter: Reporter) -> State:
     reporter.step(step.id, "start", step.action)
     try:
+        wayback.keep(step.change, journal, fetch)
         journal.intend(txn, seq, step.id, before, steps.expect(step.change, host, before, fetch))
         return steps.apply(step.change, host, before, fetch)
     except KeyfitError:
@@ -188,13 +197,15 @@ def _act(step: Step, seq: int, txn: int, before: State, *, host: Host, journal: 
         raise
 
 
-def _repair(record: Record, *, host: Host, journal: Journal, reporter: Reporter, fetch: Fetch) -> list[str]:
-    known = {s.step_id: s for s in record.steps if s.state == "done"}
+def _repair(record: Record, superseded: set[str], *, host: Host, journal: Journal, reporter: Reporter,
+            fetch: Fetch) -> list[str]:
+    known = {s.step_id: s for s in record.steps if s.state == "done" and s.step_id not in superseded}
     broken = [step for step in record.plan.steps if step.id in known and not steps.detect(step.change, host).satisfied]
     if not broken:
         return []
     _fetch_all((step.change for step in broken), fetch, reporter)
     _refuse_unfinished((step.change for step in broken), host)
+    wayback.refuse_one_way((step.change for step in broken), record.plan.brand, host, journal)
     txn = journal.begin("repair", record.plan, boot=boot_id(host))
     repaired = []
     try:
@@ -202,7 +213,8 @@ def _repair(record: Record, *, host: Host, journal: Journal, reporter: Reporter,
             found = steps.detect(step.change, host)
             if not found.satisfied:  # a step before may have brought it along
                 own = known[step.id]
-                after = _act(step, own.seq, txn, found.before, host=host, journal=journal, fetch=fetch, reporter=reporter)
+                before = wayback.noted(step.change, found.before, record.plan.brand, journal)
+                after = _act(step, own.seq, txn, before, host=host, journal=journal, fetch=fetch, reporter=reporter)
                 journal.repaired(txn, own.seq, record.id, _merged(own.after, after))
                 reporter.step(step.id, "done", step.action)
                 repaired.append(step.id)
@@ -233,10 +245,14 @@ def _take_back(txn: int, *, host: Host, journal: Journal, reporter: Reporter, ca
             "undo-failed", f"{cause} Taking it back failed too: {error.message}",
             hint="Put right what it says, then run: sudo keyfit recover") from error
     journal.finish(txn, "undone", "; ".join([cause, *kept])[:2000])
+    wayback.tidy(journal)
 
 
-def _remove(record: Record, *, host: Host, journal: Journal, reporter: Reporter) -> list[str]:
+def _remove(record: Record, *, host: Host, journal: Journal, reporter: Reporter, whole: bool = False) -> list[str]:
     """Take a finished transaction back.
+
+    Args:
+        whole: with all others of its brand.
 
     Raises:
         KeyfitError: nothing could be taken back; all is as it was.
@@ -244,7 +260,7 @@ def _remove(record: Record, *, host: Host, journal: Journal, reporter: Reporter)
     """
     journal.mark_removing(record.id)
     try:
-        kept = _undo_steps(record, host=host, journal=journal, reporter=reporter)
+        kept = _undo_steps(record, host=host, journal=journal, reporter=reporter, whole=whole)
     except KeyfitError as error:
         now = next(r for r in journal.open_transactions() if r.id == record.id)
         changes = {step.id: step.change for step in record.plan.steps}
@@ -260,7 +276,7 @@ def _remove(record: Record, *, host: Host, journal: Journal, reporter: Reporter)
 
 
 def _undo_steps(record: Record, *, host: Host, journal: Journal, reporter: Reporter,
-                states: tuple[str, ...] = ("done", "intended", "undoing")) -> list[str]:
+                states: tuple[str, ...] = ("done", "intended", "undoing"), whole: bool = False) -> list[str]:
     """Undo the steps that are in one of `states`, last first; what was left alone, one line each."""
     _ready_package_tools(record, host, states)
     by_id = {step.id: step for step in record.plan.steps}
@@ -268,7 +284,7 @@ def _undo_steps(record: Record, *, host: Host, journal: Journal, reporter: Repor
     for done in sorted(record.steps, key=lambda s: s.seq, reverse=True):
         if done.state in states:
             step = by_id[done.step_id]
-            text = _undo_step(step, done, record, host=host, journal=journal)
+            text = _undo_step(step, done, record, host=host, journal=journal, whole=whole)
             reporter.step(step.id, "undo", text or step.undo)
             kept += [text] if text else []
     return kept
@@ -292,7 +308,9 @@ def _brought(change: Change, before: State, host: Host) -> set[str]:
     return packagetools.unfinished(host) - set(before.get("installed", ()))
 
 
-def _undo_step(step: Step, done: StepRecord, record: Record, *, host: Host, journal: Journal) -> str:
+def _undo_step(step: Step, done: StepRecord, record: Record, *, host: Host, journal: Journal, whole: bool) -> str:
+    if isinstance(step.change, PackageFile) and "sha256" in done.before:  # an upgrade: what others need is there afterwards too
+        return wayback.undo(step.change, done, record, host=host, journal=journal, whole=whole)
     others = [r for r in journal.records() if r.id != record.id and r.plan.brand != record.plan.brand]
     needed = {key: r.plan.brand for r in others for key in needs(r.plan)} if record.verb != "repair" else {}
     needing = sorted({needed[key] for key in identities(step.change) if key in needed})

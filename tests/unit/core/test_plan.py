@@ -18,7 +18,7 @@ BRAND = a_brand("acme", a_match(id_vendor=0x1234, id_product=1),
 
 
 def test_packages_come_first_then_patches_then_registration() -> None:
-    made = finish(draft(BRAND, None, a_device(), facts(browsers=("firefox", "chromium")), target="t", installed=()), ())
+    made = finish(draft(BRAND, None, a_device(), facts(browsers=("firefox", "chromium")), target="t", installed={}), ())
 
     assert [s.kind for s in made.steps] == [
         "distribution-package", "ccid-list-entry", "service", "p11-kit-module", "firefox-policy", "nss-module"]
@@ -32,7 +32,7 @@ def test_every_step_is_in_exactly_one_part(offline: bool) -> None:
     machine = facts(browsers=("firefox", "chromium"))
 
     def kinds(part: Part) -> list[str]:
-        made = draft(brand, None, None, machine, target="t", installed=(), part=part, offline=offline)
+        made = draft(brand, None, None, machine, target="t", installed={}, part=part, offline=offline)
         assert finish(made, ()).part == part
         changes = [s.change for s in made.steps]
         return [key for c in changes for key in identities(c)]
@@ -44,7 +44,7 @@ def test_every_step_is_in_exactly_one_part(offline: bool) -> None:
 
 def test_two_parts_are_two_plans_even_if_neither_has_a_step() -> None:
     parts: tuple[Part, ...] = ("all", "system", "driver")
-    made = [draft(BRAND, None, None, facts(), target="t", installed=(), part=part) for part in parts]
+    made = [draft(BRAND, None, None, facts(), target="t", installed={}, part=part) for part in parts]
 
     assert len({finish(each, {s.id for s in each.steps}).id for each in made}) == 3
 
@@ -52,7 +52,7 @@ def test_two_parts_are_two_plans_even_if_neither_has_a_step() -> None:
 def test_into_a_tree_the_file_is_taken_and_what_needs_a_running_system_is_left_out() -> None:
     tree = facts(root="/tmp/tree", package_managers=("dpkg",), running_services=False)
 
-    made = finish(draft(BRAND, None, a_device(), tree, target="t", installed=()), ())
+    made = finish(draft(BRAND, None, a_device(), tree, target="t", installed={}), ())
 
     changes = [s.change for s in made.steps]
     assert isinstance(changes[0], PackageFile)
@@ -63,7 +63,7 @@ def test_into_a_tree_the_file_is_taken_and_what_needs_a_running_system_is_left_o
 
 
 def test_what_is_there_already_is_left_out_and_named() -> None:
-    made = finish(draft(BRAND, None, a_device(), facts(), target="t", installed=()), {"packages"})
+    made = finish(draft(BRAND, None, a_device(), facts(), target="t", installed={}), {"packages"})
 
     assert "packages" not in [s.id for s in made.steps]
     assert any("pcscd, libacme" in text and "already" in text for text in made.satisfied)
@@ -72,7 +72,7 @@ def test_what_is_there_already_is_left_out_and_named() -> None:
 def test_a_brand_without_a_package_for_this_system_is_blocked() -> None:
     only_windows = a_brand("acme", package=(a_package("x", "msi", on=Condition(system="windows")),))
 
-    made = finish(draft(only_windows, None, None, facts(), target="t", installed=()), ())
+    made = finish(draft(only_windows, None, None, facts(), target="t", installed={}), ())
 
     assert [b.code for b in made.blocked] == ["no-driver-for-system"]
     assert "debian 12 on amd64" in made.blocked[0].text
@@ -82,15 +82,15 @@ def test_a_conflicting_package_blocks_the_plan() -> None:
     brand = a_brand("acme", package=(a_package("x"),),
                     conflict=(Conflict(package="rival", reason={"en": "holds the token"}, sources=SOURCES),))
 
-    assert [b.code for b in draft(brand, None, None, facts(), target="t", installed={"rival"}).blocked] == ["conflict"]
-    assert draft(brand, None, None, facts(), target="t", installed={"other"}).blocked == ()
+    assert [b.code for b in draft(brand, None, None, facts(), target="t", installed={"rival": "1.0"}).blocked] == ["conflict"]
+    assert draft(brand, None, None, facts(), target="t", installed={"other": "1.0"}).blocked == ()
 
 
 def test_a_token_that_shows_a_disc_asks_to_eject_it() -> None:
     brand = a_brand("acme", a_match(id_vendor=0x1234, id_product=1, cd_rom="eject"), package=(a_package("libacme"),))
     disc, token = a_device(classes=(0x08,)), a_device(classes=(0x08, 0x0B))
 
-    waits = [finish(draft(brand, brand.model[0], device, facts(), target="t", installed=()), ()).waits
+    waits = [finish(draft(brand, brand.model[0], device, facts(), target="t", installed={}), ()).waits
              for device in (disc, token)]
 
     assert [[w.kind for w in each] for each in waits] == [["eject"], []]
@@ -100,7 +100,7 @@ def test_a_token_that_shows_a_disc_asks_to_eject_it() -> None:
 def test_a_brand_that_wants_its_driver_first_asks_to_unplug(plugged: bool, waits: list[str]) -> None:
     brand = msgspec.structs.replace(BRAND, insert_order="unplug-before-install")
 
-    made = finish(draft(brand, None, a_device() if plugged else None, facts(), target="t", installed=()), ())
+    made = finish(draft(brand, None, a_device() if plugged else None, facts(), target="t", installed={}), ())
 
     assert [w.kind for w in made.waits] == waits
     assert made.waits[-1].before == "verify"
@@ -108,7 +108,7 @@ def test_a_brand_that_wants_its_driver_first_asks_to_unplug(plugged: bool, waits
 
 def test_nothing_to_do_asks_for_nothing() -> None:
     brand = msgspec.structs.replace(BRAND, insert_order="unplug-before-install")
-    wanted = draft(brand, None, a_device(), facts(), target="t", installed=())
+    wanted = draft(brand, None, a_device(), facts(), target="t", installed={})
 
     made = finish(wanted, {s.id for s in wanted.steps})
 
@@ -117,7 +117,7 @@ def test_nothing_to_do_asks_for_nothing() -> None:
 
 
 def test_the_id_is_the_hash_of_the_content_and_survives_saving() -> None:
-    made = finish(draft(BRAND, None, a_device(), facts(), target="t", installed=()), ())
+    made = finish(draft(BRAND, None, a_device(), facts(), target="t", installed={}), ())
     loaded = msgspec.json.decode(msgspec.json.encode(made), type=type(made))
 
     assert plan_id(loaded) == made.id

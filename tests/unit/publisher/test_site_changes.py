@@ -143,7 +143,7 @@ def test_the_site_and_the_planner_agree_on_the_real_brands() -> None:
             planned = set()
             for model in brand.model:
                 made = draft(cut(brand, place.system, place.facts.architecture, {}), model, None, place.facts, target="",
-                             installed=())
+                             installed={})
                 if not any(blocked.code in ("no-driver-for-system", "brand-without-driver") for blocked in made.blocked):
                     planned |= {name for step in made.steps if isinstance(step.change, DistributionPackages)
                                 for name in step.change.names}

@@ -1,4 +1,4 @@
-"""What dpkg leaves lying when it is cut off while it unpacks a package that was not there before.
+"""What dpkg leaves lying when it is cut off while it unpacks a package.
 
 It unpacks each file and folder under a name of its own (NAME.dpkg-new), keeps an old file beside (NAME.dpkg-tmp), renames, and
 writes down only after the last of them which files are the package's (dpkg 1.21, src/main/unpack.c, archives.c). If it dies
@@ -7,7 +7,7 @@ beforehand; what was not there before and is now as in the package came with it.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,8 +46,12 @@ def expect(host: Host, deb: Path) -> dict[str, Any]:
     }
 
 
-def sweep(host: Host, contents: dict[str, Any]) -> None:
-    """Delete what is left of the package, which dpkg no longer knows; an old file that was moved aside is put back."""
+def sweep(host: Host, contents: dict[str, Any], owned: Collection[str] = ()) -> None:
+    """Delete what is left of the package, which dpkg no longer knows; an old file that was moved aside is put back.
+
+    Args:
+        owned: files of the version that is there again; they stay as dpkg has just put them.
+    """
     files: dict[str, Any] = contents.get("files", {})
     made: list[str] = contents.get("made", [])
     by_folder: dict[str, list[str]] = {}
@@ -56,22 +60,22 @@ def sweep(host: Host, contents: dict[str, Any]) -> None:
     for folder, names in by_folder.items():
         there = set(host.glob(folder, "*"))
         for name in names:
-            _sweep_file(host, name, files[name], there)
+            _sweep_file(host, name, files[name], there, owned=name in owned)
     for folder in sorted(made, key=len, reverse=True):
         for path in (folder + NEW, folder):
             host.remove_empty_directories(path, [path])
 
 
-def _sweep_file(host: Host, name: str, known: Any, there: set[str]) -> None:
+def _sweep_file(host: Host, name: str, known: Any, there: set[str], *, owned: bool) -> None:
     was_there, size, md5 = known
     if name + NEW in there:
         _remove(host, name + NEW)
     if name + OLD in there:
         old, now = _read(host, name + OLD), _read(host, name)
-        if was_there and old is not None and old != now:
+        if was_there and not owned and old is not None and old != now:
             host.write_bytes(name, old, expected=now)
         _remove(host, name + OLD)
-    if name in there and not was_there:
+    if name in there and not was_there and not owned:
         if size == LINK:
             with suppress(HostError):  # it is a file, of somebody else's
                 host.remove_file(name, expected=b"")

@@ -37,8 +37,9 @@ class Kind:
         return state
 
     def apply(self, change: PackageFile, host: Host, before: State, fetch: Fetch) -> State:
-        """Check what is inside, then install."""
-        if before["version"] is not None:
+        """Check what is inside, then install. Another version is replaced only if there is a way back to it, which is an old
+        file of ours: `before` holds its hash then (see `engine.wayback`)."""
+        if before["version"] is not None and "sha256" not in before:
             raise HostError("other-version-installed", f"{change.name} {before['version']} is installed already; the signed"
                             f" data wants {change.version}.", hint=f"Remove {change.name} first, or keep what is there.")
         path, drivers = fetch(change.payload), host.glob(BUNDLES, "*.bundle")
@@ -53,16 +54,16 @@ class Kind:
         version = host.package_versions().get(change.name)
         if version != (change.version or version) or version is None:
             raise HostError("package-not-installed", f"The package tool reported success, but {change.name} is not installed.")
-        if host.glob(BUNDLES, "*.bundle") != drivers:
-            restart_daemon(host)  # one that runs has looked for reader drivers when it started
+        if host.glob(BUNDLES, "*.bundle") != drivers or (drivers and before["version"] is not None):
+            restart_daemon(host)  # one that runs has looked for reader drivers when it started, and still uses the old ones
         return {"version": version}
 
     def undo(self, change: PackageFile, host: Host, before: State, after: State) -> str:
-        """Remove it; another version than ours was put there by somebody else and stays."""
-        version = host.package_versions().get(change.name)
+        """Remove it, or go back to the version before; another version than ours was put there by somebody else and stays."""
         if before["version"] is not None:
-            return ""
-        if version is not None and change.version and version != change.version:
+            return self._go_back(change, host, before, after) if "sha256" in before else ""
+        version = host.package_versions().get(change.name)
+        if version is not None and change.version and version not in (change.version, after.get("version")):
             return f"{change.name} {version} stayed, because somebody else installed that version since"
         if version is not None or _is_half_installed(change, host):
             done = (packagetools.dpkg(host, "--force-remove-reinstreq", "--purge", change.name) if change.format == "deb"
@@ -72,6 +73,35 @@ class Kind:
             if done.returncode:
                 raise failure(done)
         leftovers.sweep(host, after.get("contents", {}))
+        return ""
+
+    def _go_back(self, change: PackageFile, host: Host, before: State, after: State) -> str:
+        """Install the old file again, over the new version or over what was left of both, and sweep up the rest of the new one.
+
+        Args:
+            before: with "file", the old file, or "" if it is gone.
+        """
+        old, file = before["version"], before["file"]
+        version = host.package_versions().get(change.name)
+        half = packagetools.is_cut_off(host) or change.name in packagetools.unfinished(host)
+        if version not in (None, old, change.version, after.get("version")):
+            return f"{change.name} {version} stayed, because somebody else installed that version since"
+        if version is None and not half and not _is_half_installed(change, host):
+            return f"{change.name} {old} was not put back, because somebody else removed the package since"
+        if version != old or half:
+            if not file:
+                raise HostError("no-way-back", f"{change.name} cannot go back to {old}: the file of that version is no longer"
+                                " there as it was.", hint=f"Install or remove {change.name} by hand.")
+            done = packagetools.dpkg(host, "-i", file)
+            if done.returncode:
+                raise failure(done)
+            if host.package_versions().get(change.name) != old:
+                raise HostError("package-not-installed", f"The package tool reported success, but {change.name} {old} is not"
+                                " installed.")
+            if host.glob(BUNDLES, "*.bundle"):
+                restart_daemon(host)
+        owned = leftovers.expect(host, Path(file))["files"] if file and "contents" in after else {}
+        leftovers.sweep(host, after.get("contents", {}), owned)
         return ""
 
     def _check_deb(self, change: PackageFile, host: Host, path: Path) -> None:

@@ -97,7 +97,7 @@ def _drafts(brand: Brand, payloads: Payloads, place: Place, device: DeviceId | N
         for known in [device] if device in exact else [] if device else exact or [None]:
             small = cut(brand, place.system, place.facts.architecture, payloads, device=known)
             chosen = next((m for m in small.model if model and m.id == model.id), None)
-            yield draft(small, chosen, None, place.facts, target="", installed=())
+            yield draft(small, chosen, None, place.facts, target="", installed={})
 
 
 def _from_step(made: Draft, step: Step) -> Iterator[Item]:
