@@ -29,6 +29,8 @@ OLD_FILES = 4
 """keyfit.log.1 is the newest of them. All files together have at most five megabytes."""
 MAX_RUN_BYTES = 1_000_000
 """What one process may write, so that one cannot push out what earlier ones wrote. Errors may take as much again."""
+LOOKS, LOOK_AGAIN_S = 5, 0.002
+"""How often, and how long apart, a last line is looked at that is not whole."""
 _FLAGS = os.O_RDWR | os.O_APPEND | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
 """O_NONBLOCK so that a planted FIFO blocks nobody."""
 
@@ -99,7 +101,7 @@ class FileLog:
                 size = os.fstat(handle).st_size
             if size + len(data) > 2 * self._max_bytes:
                 raise StorageError("log-full", f"{self.where} is full and could not be renamed.")
-            if size and posix.pread(handle, 1, size - 1) != b"\n":  # a disk was full, or a run cut off, in the middle of a line
+            if _ends_in_a_line(handle):  # a disk was full, or a run cut off
                 data = b"\n" + data
             os.write(handle, data)
         finally:
@@ -238,6 +240,16 @@ def _private_child(parent: int, name: str, shown: str) -> int:
 
 def _unsafe(shown: str, why: str) -> StorageError:
     return StorageError("log-unsafe", f"There is no log of this run: expected a directory of our own at {shown}, but {why}.")
+
+
+def _ends_in_a_line(handle: int) -> bool:
+    """True if the last line is not whole. Another process may be writing it, which is a matter of microseconds."""
+    for _ in range(LOOKS):
+        size = os.fstat(handle).st_size
+        if not size or posix.pread(handle, 1, size - 1) == b"\n":
+            return False
+        time.sleep(LOOK_AGAIN_S)
+    return True
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
