@@ -349,6 +349,23 @@ def test_a7_a_caller_that_sends_without_end_is_stopped(user: User) -> None:
     assert not user.changed()
 
 
+def test_d7_a_user_who_cancels_in_the_middle_sees_it_taken_back(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D7. Ctrl-C reaches the caller alone; the helper notices, takes back, and has the last word."""
+    told = SimReporter.step
+
+    def interrupt(self: SimReporter, step_id: str, state: str, text: str) -> None:
+        told(self, step_id, state, text)
+        if len(self.all("step")) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SimReporter, "step", interrupt)
+    error = failure(user.install)
+    assert (error.code, error.outcome) == ("cancelled", Outcome.CANCELLED)
+    assert not user.changed()
+    assert not Journal(user.job.tree / STATE).open_transactions()
+    assert ("stage", "Cancelled: taking back what was done") in user.reporter.told
+
+
 def test_d7_a_caller_that_is_gone_in_the_middle_leaves_nothing_half_done(user: User) -> None:
     """D7. It hangs up when the first step has begun; the helper takes back what it did and ends."""
     attacker = Attacker(user)

@@ -74,6 +74,7 @@ def ask_helper(context: Context, request: Request, verb: str, *, selection: Sele
             pass  # its exit code says why
         return conversation.run()
     except KeyboardInterrupt:
+        channel.stop_sending()
         process.hang_up()
         context.reporter.stage("Cancelled: taking back what was done")
         return conversation.run()

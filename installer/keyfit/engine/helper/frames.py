@@ -107,6 +107,10 @@ class Channel:
                 raise BadFrame("a piece of a file was expected, came something else")
             yield body
 
+    def stop_sending(self) -> None:
+        """From now on `send` raises: its descriptor is about to be closed, and the number may soon be something else's."""
+        self._out = -1
+
     def is_closed(self) -> bool:
         """True if the other side is gone, or has sent something without being asked, which comes to the same."""
         return _readable(self._in, 0.0)
