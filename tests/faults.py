@@ -98,7 +98,7 @@ class Trial:
         if code == 0 and now != job.after[verb]:
             yield f"it reported success, but {difference(now, job.after[verb])}"
         # what the install that was killed left there is taken away by a recover that can, at the latest by the next run
-        left = [path for path in job.litter() if not (verb == "recover" and "/staging/" in path)]
+        left = [path for path in job.litter() if not (verb == "recover" and ("/staging/" in path or "/kept/" in path))]
         if not case.for_good and not self._removes(case) and left:
             yield f"left over: {left}"
         if code == INTERRUPTED:
@@ -131,7 +131,7 @@ class Trial:
             yield f"after the next run {difference(end, job.after[verb])}"
         # what could not be removed from staging is when the next change begins; there may have been none to make
         allowed = case.for_good or self._removes(case)
-        left = [path for path in job.litter() if not (allowed and "/staging/" in path)]
+        left = [path for path in job.litter() if not (allowed and ("/staging/" in path or "/kept/" in path))]
         if left:
             yield f"left over after the next run: {left}"
 

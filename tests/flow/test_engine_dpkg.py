@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,16 +19,18 @@ from keyfit.engine import transaction
 from keyfit.engine.journal import Journal
 from keyfit.engine.steps import packagetools
 from keyfit.errors import EXIT_CODES, BusyError, HostError, KeyfitError, TrustError
+from keyfit.platforms.linux import programs
 from keyfit.platforms.linux.host import LinuxHost
 from tests.kill_loop.workshop import deadly_dpkg
 from tests.sim import debs
 from tests.sim.killed import PRESENT, plan_for
+from tests.sim.power import Power, PowerCut, PoweredJournal
 from tests.sim.world import SimReporter
 
 CACHE = Path(os.environ.get("KEYFIT_TEST_CACHE", Path(tempfile.gettempdir()) / f"keyfit-debs-{os.getuid()}"))
 DPKG_OWN = ("var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/status-old", "var/lib/dpkg/triggers",
-            "var/lib/dpkg/updates", "var/lib/dpkg/available")
-"""What dpkg keeps for itself in any tree that it has worked on."""
+            "var/lib/dpkg/updates", "var/lib/dpkg/available", "var/lib/dpkg/tmp.ci")
+"""What dpkg keeps for itself in any tree that it has worked on, and clears away at its next run."""
 
 
 @pytest.fixture
@@ -232,3 +235,139 @@ def test_an_uninstall_after_somebody_elses_dpkg_died_waits_until_that_is_put_rig
                     "--force-remove-reinstreq", "--purge", "theirs"], check=True, capture_output=True, timeout=60)
     transaction.uninstall("acme", host=host, journal=journal, reporter=SimReporter())
     assert "keyfit-try" not in host.package_versions()
+
+
+# ---- upgrades
+
+
+OLD_FILES = {"usr/lib/acme.so": "elf 1\n", "usr/lib/acme/old.so": "elf\n"}
+NEW_FILES = {"usr/lib/acme.so": "elf 2\n", "usr/lib/acme/plugins/new.so": "elf\n"}
+
+
+class Upgrade:
+    """A tree with version 1.0 of a package of ours in it, and version 2.0 to come."""
+
+    def __init__(self, folder: Path, tree: Path, **newer: Any) -> None:
+        self.tree, self.state = tree, folder / "state"
+        self.old_deb = debs.build(folder, "keyfit-try", "1.0", files=OLD_FILES)
+        self.new_deb = debs.build(folder, "keyfit-try", "2.0", files=NEW_FILES, **newer)
+        self.clean = content(tree)
+        install(tree, self.state, self.old_deb, "keyfit-try", "1.0")
+        self.old = content(tree)
+
+    @property
+    def version(self) -> str | None:
+        return LinuxHost(str(self.tree)).package_versions().get("keyfit-try")
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.state)
+
+    def kept(self) -> set[bytes]:
+        """Contents of the files that are kept."""
+        return {path.read_bytes() for path in (self.state / "kept").glob("*")}
+
+    def perform(self) -> None:
+        install(self.tree, self.state, self.new_deb, "keyfit-try", "2.0")
+
+    def uninstall(self, *, latest_only: bool = False) -> tuple[str, ...]:
+        return transaction.uninstall("acme", host=LinuxHost(str(self.tree)), journal=self.journal, reporter=SimReporter(),
+                                     latest_only=latest_only).kept
+
+    def recover(self) -> None:
+        transaction.recover(host=LinuxHost(str(self.tree)), journal=self.journal, reporter=SimReporter())
+
+
+def test_a_real_package_is_upgraded_and_uninstalled_without_a_trace(tree: Path, tmp_path: Path) -> None:
+    pc = Upgrade(tmp_path, tree)
+    pc.perform()
+    assert (pc.version, (tree / "usr/lib/acme.so").read_text()) == ("2.0", "elf 2\n")
+    assert not (tree / "usr/lib/acme/old.so").exists()
+    assert pc.kept() == {pc.old_deb.read_bytes(), pc.new_deb.read_bytes()}
+    assert pc.uninstall() == ()
+    assert content(tree) == pc.clean
+    assert not (pc.state / "kept").exists()
+
+
+def test_a_real_upgrade_that_does_not_work_goes_back(tree: Path, tmp_path: Path) -> None:
+    pc = Upgrade(tmp_path, tree)
+    pc.perform()
+    pc.uninstall(latest_only=True)
+    assert content(tree) == pc.old
+    assert (pc.version, pc.kept()) == ("1.0", {pc.old_deb.read_bytes()})
+    pc.uninstall()
+    assert content(tree) == pc.clean
+
+
+@pytest.mark.parametrize("newer", [{"depends": "libabsent9"}, {"scripts": {"postinst": "#!/bin/sh\nexit 1\n"}}],
+                         ids=["dependency", "scripts"])
+def test_a_real_upgrade_that_fails_leaves_the_old_version(tree: Path, tmp_path: Path, newer: dict[str, Any]) -> None:
+    pc = Upgrade(tmp_path, tree, **newer)
+    with pytest.raises(HostError):
+        pc.perform()
+    assert content(tree) == pc.old
+    assert (pc.version, packagetools.is_unfinished(LinuxHost(str(tree)))) == ("1.0", False)
+    assert not pc.journal.open_transactions()
+    assert pc.kept() == {pc.old_deb.read_bytes()}
+
+
+def test_d4_a_real_upgrade_without_the_very_file_to_go_back_to_is_refused(tree: Path, tmp_path: Path) -> None:
+    pc = Upgrade(tmp_path, tree)
+    next((pc.state / "kept").iterdir()).write_bytes(pc.new_deb.read_bytes())
+    history = len(pc.journal.history())
+    with pytest.raises(HostError) as caught:
+        pc.perform()
+    assert (caught.value.code, content(tree), len(pc.journal.history())) == ("no-way-back", pc.old, history)
+    pc.uninstall()
+    pc.perform()
+    assert pc.version == "2.0"
+
+
+def test_d7_a_real_upgrade_killed_at_every_commit_leaves_one_version_whole(tree: Path, tmp_path: Path) -> None:
+    pc = Upgrade(tmp_path, tree)
+    start = tmp_path / "start"
+    shutil.copytree(tree, start / "tree", symlinks=True)
+    shutil.copytree(pc.state, start / "state")
+    pc.perform()
+    new = content(tree)
+    seen = []
+    for moment in range(1, 40):
+        for name, place in (("tree", tree), ("state", pc.state)):
+            shutil.rmtree(place)
+            shutil.copytree(start / name, place, symlinks=True)
+        journal = PoweredJournal(pc.state, Power(moment))
+        try:
+            transaction.carry_out(plan_for(pc.new_deb, "keyfit-try", "2.0"), host=LinuxHost(str(tree)), journal=journal,
+                                  fetch=lambda payload: pc.new_deb, reporter=SimReporter(), wait=lambda wait: None)
+        except PowerCut:
+            pc.recover()
+            assert content(tree) == {"1.0": pc.old, "2.0": new}[str(pc.version)], f"after a cut at moment {moment}"
+            assert len(pc.journal.records("acme")) == {"1.0": 1, "2.0": 2}[str(pc.version)]
+            assert not pc.journal.open_transactions()
+            seen.append(pc.version)
+        else:
+            break
+    assert set(seen) == {"1.0", "2.0"}
+    assert len(seen) > 8
+
+
+@pytest.mark.parametrize("at", range(2, 90, 4))
+def test_d7_a_dpkg_that_is_killed_while_it_upgrades_is_gone_back_from(tree: Path, tmp_path: Path, at: int,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the one that goes back is killed too, at the same call."""
+    pc = Upgrade(tmp_path, tree)
+    with monkeypatch.context() as deadly:
+        deadly.setitem(programs.PROGRAMS, "dpkg", (str(deadly_dpkg(tmp_path, str(at), with_it=False)),))
+        try:
+            pc.perform()
+        except KeyfitError:
+            pass
+    pc.recover()
+    if pc.version == "1.0":
+        assert content(tree) == pc.old
+    else:
+        assert (pc.version, len(pc.journal.records("acme"))) == ("2.0", 2)
+    assert not packagetools.is_unfinished(LinuxHost(str(tree)))
+    assert not pc.journal.open_transactions()
+    pc.uninstall()
+    assert content(tree) == pc.clean

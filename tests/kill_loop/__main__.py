@@ -53,7 +53,7 @@ def run_tree(folder: Path, tally: Tally, moments: int, chance: random.Random) ->
     loop = tree.Loop(folder, tally)
     for verb in tree.VERBS:
         loop.every_boundary(verb)
-    for verb in ("install", "uninstall", "recover"):
+    for verb in ("install", "upgrade", "uninstall", "recover"):
         loop.every_call_of_dpkg(verb)
     loop.random_moments(moments, chance)
 

@@ -12,12 +12,13 @@ from keyfit.model.plan import (
     FirefoxPolicy,
     KernelModuleBlacklistFile,
     P11KitModule,
+    PackageFile,
     UdevRuleFile,
 )
 from tests.kill_loop.tally import Tally, judge
 from tests.sim.host import SimHost, differences
 from tests.sim.packages import SimPackage
-from tests.sim.plans import CCID_LIST, changes, fetcher, machine, plan
+from tests.sim.plans import CCID_LIST, NEWER_DRIVER, changes, fetcher, machine, payload, plan
 from tests.sim.power import Power, PowerCut, PoweredJournal
 from tests.sim.world import SimReporter
 
@@ -203,5 +204,8 @@ def _newer(change: Change) -> Change:
             return KernelModuleBlacklistFile(path=change.path, modules=(*change.modules, "pn533_usb"))
         case DistributionPackages():
             return DistributionPackages(manager="apt", names=(*change.names, "opensc"))
+        case PackageFile():
+            return PackageFile(format="deb", name=change.name, version=NEWER_DRIVER.version,
+                               payload=payload("newer.deb", NEWER_DRIVER.deb()))
         case _:
             return change

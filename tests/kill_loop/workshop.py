@@ -39,6 +39,7 @@ DPKG_OWN = ("var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/sta
             "var/lib/dpkg/triggers", "var/lib/dpkg/available", "var/lib/dpkg/updates", "var/lib/dpkg/tmp.ci", "var/log")
 """What dpkg keeps for itself in any tree that it has worked on, and clears away at its next run. Its status is looked at by its
 packages, its notes in `updates` by whether there are any."""
+PACKAGE = "keyfit-try"
 Snapshot = dict[str, tuple[int, int, int, bytes | str | None]]
 
 
@@ -52,10 +53,10 @@ class Workshop:
     def make(self) -> None:
         """An empty machine that has a package database, a list of readers and an administrator's Firefox policies."""
         self.packages.mkdir(parents=True)
-        for number in (1, 2):
-            debs.build(self.packages, f"keyfit-try{number}", files={
-                f"usr/lib/acme{number}/{name}.so": f"elf {name}\n" * 100 for name in ("driver", "module", "tool")},
-                links={f"usr/lib/acme{number}/driver.so.1": "driver.so", f"usr/lib/acme{number}/nowhere": "absent"})
+        for version, only, to in (("1.0", "old", "driver.so"), ("2.0", "new", "module.so")):
+            debs.build(self.packages, PACKAGE, version, files={
+                f"usr/lib/acme/{name}.so": f"elf {name} {version}\n" * 100 for name in ("driver", "module", f"{only}/tool")},
+                links={"usr/lib/acme/driver.so.1": to, f"usr/lib/acme/{only}/nowhere": "absent"})
         (self.packages / "m.tar.gz").write_bytes(plans.ARCHIVE)
         debs.tree_with_package_database(self.tree)
         (self.tree / "var/lib/dpkg/status").write_text(PRESENT)
@@ -79,7 +80,8 @@ class Workshop:
         return self.packages / payload.file
 
     def plan_of(self, verb: str) -> Plan:
-        """What a verb carries out. An upgrade writes other content into the same files, and adds a package."""
+        """What a verb carries out. An upgrade replaces the package by a newer one, writes other content into the same files, and
+        adds some."""
         number = 2 if verb == "upgrade" else 1
         module = f"/opt/keyfit/brands/acme/module{number}/module.so"
         patches: tuple[Change, ...] = (
@@ -89,7 +91,7 @@ class Workshop:
         if verb == "patch":
             return plan(*patches)
         return plan(
-            self._package(number),
+            self._package(f"{number}.0"),
             Archive(payload=self._payload("m.tar.gz"), prefix=f"/opt/keyfit/brands/acme/module{number}",
                     files=("module.so", "readme")),
             *patches,
@@ -112,20 +114,17 @@ class Workshop:
 
     def damage(self) -> None:
         """What a repair puts right: a package, a file of an archive, a rule and a module are gone."""
-        packagetools.dpkg(self.host, "--purge", "keyfit-try1")
+        packagetools.dpkg(self.host, "--purge", PACKAGE)
         for path in ("etc/udev/rules.d/70-keyfit-acme-x.rules", "opt/keyfit/brands/acme/module1/readme",
                      "etc/pkcs11/modules/keyfit-acme.module"):
             (self.tree / path).unlink()
 
-    def _package(self, number: int) -> PackageFile:
-        name = f"keyfit-try{number}"
-        return PackageFile(format="deb", name=name, version="1.0", payload=self._payload(f"{name}_1.0_all.deb"))
+    def _package(self, version: str) -> PackageFile:
+        return PackageFile(format="deb", name=PACKAGE, version=version, payload=self._payload(f"{PACKAGE}_{version}_all.deb"))
 
     def _payload(self, file: str) -> Payload:
         data = (self.packages / file).read_bytes()
         return Payload(file=file, sha256=hashlib.sha256(data).hexdigest(), length_bytes=len(data))
-
-
 
     def snapshot(self) -> Snapshot:
         """Everything in the tree, with mode and owner: SHA-256 of files, targets of links."""

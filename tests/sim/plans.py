@@ -44,6 +44,7 @@ LIST = b"""<dict>
 </dict>
 """
 DRIVER = SimPackage(name="libdriver1", version="2.0", files={"/usr/lib/driver.so": "elf"})
+NEWER_DRIVER = SimPackage(name="libdriver1", version="3.0", files={"/usr/lib/driver.so": "newer elf", "/usr/lib/acme/new": "elf"})
 
 
 def payload(file: str, data: bytes) -> Payload:
@@ -63,7 +64,7 @@ def tar(**files: str) -> bytes:
 
 
 ARCHIVE = tar(module__so="elf", readme="text")
-PAYLOADS = {payload("d.deb", DRIVER.deb()).sha256: DRIVER.deb(), payload("m.tar.gz", ARCHIVE).sha256: ARCHIVE}
+PAYLOADS = {hashlib.sha256(data).hexdigest(): data for data in (DRIVER.deb(), NEWER_DRIVER.deb(), ARCHIVE)}
 
 
 def changes(brand: str = "acme") -> tuple[Change, ...]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from keyfit.composition import compose
+from keyfit.engine.journal import Journal
 from keyfit.model.catalog import Brand, CcidListEntry, KernelModuleBlacklist, UdevRule
 from keyfit.platforms.linux.host import LinuxHost
 from keyfit.ui.cli import run as run_here
@@ -34,7 +35,8 @@ DPKG_OWN = ("var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/sta
 """What dpkg keeps for itself in any tree that it has worked on; its status is looked at by its paragraphs."""
 POLICY_TEXT = b'{\n    "policies": {\n        "DisableTelemetry": true\n    }\n}\n'
 STATE, LOGS = "var/lib/keyfit", "var/log"
-STATE_FILES = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "lock", "installed.json", "metadata", "staging")
+STATE_FILES = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm", "lock", "installed.json", "metadata", "staging",
+               "kept")
 """All that the state directory may hold after a run."""
 Snapshot = dict[str, tuple[int, int, int, bytes | str | None]]
 
@@ -138,6 +140,9 @@ class Job:
         state = self.tree / STATE
         left = [p for p in state.rglob("*") if p.relative_to(state).parts[0] not in STATE_FILES]
         left += [p for p in (state / "staging").rglob("*") if p.name != "lock"]
+        journal = Journal(state)
+        needed = journal.records() or journal.open_transactions()
+        left += [p for p in (state / "kept").glob("*") if len(p.name) != 64 or not needed]
         left += [p for p in (state / "metadata").rglob("*") if p.is_file() and not p.name.endswith((".json", "lock"))]
         left += [p for p in self.tmp.rglob("*")]
         left += [p for p in self.tree.rglob(".keyfit-*")]

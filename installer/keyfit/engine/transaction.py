@@ -74,6 +74,7 @@ def carry_out(plan: Plan, *, host: Host, journal: Journal, fetch: Fetch, reporte
             raise
         restart = restart and bool(boot)
         journal.finish(txn, "done", restart=restart)
+        wayback.tidy(journal)
     return Result(outcome=Outcome.RESTART_REQUIRED if restart else Outcome.DONE)
 
 

@@ -14,7 +14,7 @@ from keyfit.engine import steps
 from keyfit.engine.journal import Journal, Record, StepRecord
 from keyfit.engine.kept import Kept
 from keyfit.engine.steps.base import Fetch, State
-from keyfit.errors import HostError
+from keyfit.errors import HostError, KeyfitError
 from keyfit.model.plan import Change, PackageFile, Step
 from keyfit.ports import Host
 
@@ -57,8 +57,12 @@ def keep(change: Change, journal: Journal, fetch: Fetch) -> None:
 
 
 def tidy(journal: Journal) -> None:
-    """Remove the files that no record needs any more."""
-    records = (*journal.records(), *journal.open_transactions())
+    """Remove the files that no record needs any more. What cannot be removed now is when the next change ends: that this one is
+    done stays true."""
+    try:
+        records = (*journal.records(), *journal.open_transactions())
+    except KeyfitError:
+        return
     needed = {str(sha256) for record in records for change, done in _packages(record)
               for sha256 in (_sha256(change, done), done.before.get("sha256")) if sha256}
     Kept(journal.state_dir).tidy(needed)
