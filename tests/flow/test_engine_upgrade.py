@@ -252,6 +252,25 @@ def test_a_half_installed_upgrade_whose_way_back_was_lost_says_what_to_do(pc: Pc
     assert pc.version == "1.0"
 
 
+def test_a_whole_uninstall_that_dpkg_refuses_leaves_the_version_and_a_record_of_it(pc: Pc) -> None:
+    clean = pc.host.snapshot()
+    pc.install(step(OLD))
+    pc.install(step(NEW))
+    new = pc.host.snapshot()
+    pc.host.failing["dpkg"] = "dpkg: error: something is wrong"
+    with pytest.raises(KeyfitError, match="something is wrong"):
+        pc.uninstall()
+    del pc.host.failing["dpkg"]
+    assert differences(new, pc.host.snapshot()) == []
+    assert (len(pc.journal.records("acme")), pc.journal.open_transactions()) == (1, ())
+    assert pc.repair() == (), "the older record has taken the newer version over"
+    pc.install(step(NEWEST))
+    pc.uninstall(latest_only=True)
+    assert differences(new, pc.host.snapshot()) == []
+    pc.uninstall()
+    assert differences(clean, pc.host.snapshot()) == []
+
+
 # ---- repair
 
 

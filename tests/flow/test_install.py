@@ -383,3 +383,62 @@ def test_the_plan_file_is_not_believed(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         use_case.load_plan(tmp_path / "nothing")
     assert caught.value.code == "plan-unreadable"
+
+
+# ---- a newer version
+
+
+def release(world: World, sequence: int, version: str, *, works: bool = True) -> SimPackage:
+    """The repository's brand with a package file of ours."""
+    text = INFO.decode() + ("" if works else "<!-- broken -->")
+    package = SimPackage(name="libacme", version=version, files={next(iter(DRIVER.files)): text})
+    data = package.deb()
+    file = Payload(file=f"libacme_{version}.deb", sha256=hashlib.sha256(data).hexdigest(), length_bytes=len(data))
+    world.repository.payloads[file.sha256] = data
+    world.repository.brands[0] = with_sequence(
+        a_brand("acme", a_match(**IDS), package=(a_package("libacme", "deb", version=version, payload=file),)), sequence)
+    return package
+
+
+def test_j1_a_newer_sequence_is_planned_as_an_upgrade_and_carried_out(world: World) -> None:
+    before = world.host.snapshot()
+    release(world, 1, "1.0")
+    use_case.install(world.context(), None)
+    release(world, 2, "2.0")
+
+    (step,) = use_case.plan(world.context(), None).data["plan"]["steps"]
+    result = use_case.install(world.context(), None)
+
+    assert (step["action"], step["undo"]) == ("Upgrade the package libacme from 1.0 to 2.0 with libacme_2.0.deb",
+                                              "Go back to libacme 1.0")
+    assert "Upgrade the package libacme from 1.0 to 2.0" in world.reporter.all("confirm")[-1][1]
+    assert (result.outcome, world.host.package_versions()["libacme"]) == (Outcome.DONE, "2.0")
+    assert world.journal.installed() == {"acme": 2}
+    maintain.uninstall(world.context(), "acme")
+    assert differences(before, world.host.snapshot()) == []
+
+
+def test_an_upgrade_with_which_the_token_does_not_answer_goes_back(world: World) -> None:
+    release(world, 1, "1.0")
+    use_case.install(world.context(), None)
+    before = world.host.snapshot()
+    release(world, 2, "2.0", works=False)
+    world.tokens.visible = lambda: world.host.package_versions().get("libacme") == "1.0"
+
+    result = use_case.install(world.context(), None)
+
+    assert (result.outcome, result.messages[-1].code) == (Outcome.FAILED_UNCHANGED, "taken-back")
+    assert differences(before, world.host.snapshot()) == []
+    assert world.journal.installed() == {"acme": 1}
+    assert verify(world.context(), "acme").outcome is Outcome.DONE
+
+
+def test_repair_and_verify_after_an_upgrade_find_nothing_broken(world: World) -> None:
+    release(world, 1, "1.0")
+    use_case.install(world.context(), None)
+    release(world, 2, "2.0")
+    use_case.install(world.context(), None)
+
+    assert maintain.repair(world.context(), "acme").data["repaired"] == []
+    assert verify(world.context(), "acme").outcome is Outcome.DONE
+    assert world.host.package_versions()["libacme"] == "2.0"

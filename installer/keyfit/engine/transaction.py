@@ -201,7 +201,8 @@ def _act(step: Step, seq: int, txn: int, before: State, *, host: Host, journal: 
 def _repair(record: Record, superseded: set[str], *, host: Host, journal: Journal, reporter: Reporter,
             fetch: Fetch) -> list[str]:
     known = {s.step_id: s for s in record.steps if s.state == "done" and s.step_id not in superseded}
-    broken = [step for step in record.plan.steps if step.id in known and not steps.detect(step.change, host).satisfied]
+    broken = [step for step in record.plan.steps
+              if step.id in known and not wayback.is_there(step.change, known[step.id], host)]
     if not broken:
         return []
     _fetch_all((step.change for step in broken), fetch, reporter)
@@ -265,7 +266,7 @@ def _remove(record: Record, *, host: Host, journal: Journal, reporter: Reporter,
     except KeyfitError as error:
         now = next(r for r in journal.open_transactions() if r.id == record.id)
         changes = {step.id: step.change for step in record.plan.steps}
-        untouched = all(s.state == was.state or (s.state == "undoing" and steps.detect(changes[s.step_id], host).satisfied)
+        untouched = all(s.state == was.state or (s.state == "undoing" and wayback.is_there(changes[s.step_id], s, host))
                         for s, was in zip(now.steps, record.steps, strict=True))  # also if only writing it down failed
         if record.state == "done" and untouched and not packagetools.is_unfinished(host):
             journal.reopen(record.id)

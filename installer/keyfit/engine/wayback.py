@@ -92,6 +92,13 @@ def undo(change: PackageFile, done: StepRecord, record: Record, *, host: Host, j
     return text
 
 
+def is_there(change: Change, done: StepRecord, host: Host) -> bool:
+    """True if a step that was done still has its effect; of a package also with the version that was handed down to it."""
+    return steps.detect(change, host).satisfied or (
+        isinstance(change, PackageFile) and "version" in done.after
+        and host.package_versions().get(change.name) == done.after["version"])
+
+
 def superseded(record: Record, records: Collection[Record]) -> set[str]:
     """Steps of a record whose things a newer one among `records` has changed since."""
     later = {key for newer in records if newer.id > record.id for step, done in _steps(newer) if done.state == "done"

@@ -106,6 +106,21 @@ def test_a_brand_that_wants_its_driver_first_asks_to_unplug(plugged: bool, waits
     assert made.waits[-1].before == "verify"
 
 
+@pytest.mark.parametrize(("kind", "here", "action", "undo"), [
+    ("deb", {}, "Install the package libown 2.0 from libown.deb", "Remove the package libown"),
+    ("deb", {"libown": "2.0"}, "Install the package libown 2.0 from libown.deb", "Remove the package libown"),
+    ("deb", {"libown": "1.0"}, "Upgrade the package libown from 1.0 to 2.0 with libown.deb", "Go back to libown 1.0"),
+    ("rpm", {"libown": "1.0"}, "Install the package libown 2.0 from libown.rpm", "Remove the package libown"),
+])
+def test_a_package_file_that_replaces_another_version_says_so(kind: str, here: dict[str, str], action: str, undo: str) -> None:
+    brand = a_brand("acme", a_match(id_vendor=0x1234, id_product=1), package=(a_package("libown", kind, version="2.0"),))
+    machine = facts(package_managers=("dpkg", "rpm"))
+
+    (step,) = draft(brand, None, None, machine, target="t", installed=here).steps
+
+    assert (step.action, step.undo) == (action, undo)
+
+
 def test_nothing_to_do_asks_for_nothing() -> None:
     brand = msgspec.structs.replace(BRAND, insert_order="unplug-before-install")
     wanted = draft(brand, None, a_device(), facts(), target="t", installed={})
