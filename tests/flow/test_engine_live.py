@@ -35,20 +35,22 @@ class Live:
         self.packages.mkdir()
         os.mkfifo(folder / "told")
 
-    def build(self, name: str, *, stops_in: str = "", depends: str = "") -> Path:
+    def build(self, name: str, version: str = "1.0", *, stops_in: str = "", depends: str = "") -> Path:
         """A package. The script stops the first time that it runs; until then `stopped` waits, and `let_go` ends it."""
         script = (f'#!/bin/sh\nif mkdir {self.folder}/once-{name} 2>/dev/null; then\n  echo "$$" > {self.folder}/told\n'
                   f"  cat {self.folder}/go > /dev/null\nfi\n")
         if stops_in and not (self.folder / "go").exists():
             os.mkfifo(self.folder / "go")
-        return debs.build(self.packages, name, depends=depends, scripts={stops_in: script} if stops_in else {},
-                          files={f"usr/lib/{name}/driver.so": "elf\n", f"etc/{name}.conf": "conf\n"})
+        return debs.build(self.packages, name, version, depends=depends, scripts={stops_in: script} if stops_in else {},
+                          files={f"usr/lib/{name}/driver.so": f"elf {version}\n", f"etc/{name}.conf": "conf\n",
+                                 f"usr/lib/{name}/only-{version}": "here\n"})
 
     def plan(self, deb: Path) -> Plan:
         """The package file, after a rule."""
         data = deb.read_bytes()
         file = Payload(file=deb.name, sha256=hashlib.sha256(data).hexdigest(), length_bytes=len(data))
-        return plan(RULE, PackageFile(format="deb", name=deb.name.split("_")[0], version="1.0", payload=file))
+        name, version, _ = deb.name.split("_")
+        return plan(RULE, PackageFile(format="deb", name=name, version=version, payload=file))
 
     def start(self, verb: str, wanted: Plan, lock_wait_s: float = 30.0) -> "subprocess.Popen[str]":
         """Begin a verb in the copy."""
@@ -121,6 +123,32 @@ def test_d7_sigkill_inside_a_maintainer_script_is_put_right_by_one_recover(live:
     assert (live.state_of("keyfit-try"), live.left() - before) == ("", set())
     assert live.copy.run(["dpkg", "--audit"]).stdout == ""
     assert live.run("install", wanted)[0] == 0, "and it can be installed again"
+
+
+@pytest.mark.parametrize(("stopping", "script"), [
+    ("2.0", "preinst"), ("2.0", "postinst"), ("1.0", "prerm"), ("1.0", "postrm")])
+def test_d7_sigkill_inside_a_script_of_an_upgrade_brings_the_old_version_back(live: Live, stopping: str, script: str) -> None:
+    before = live.left()
+    older, newer = (live.plan(live.build("keyfit-try", version, stops_in=script if version == stopping else ""))
+                    for version in ("1.0", "2.0"))
+    assert live.run("install", older) == (0, "")
+    there = live.left()
+    with live.start("install", newer) as process:
+        live.stopped()
+        live.kill(*EVERYBODY)
+        process.communicate(timeout=60)
+    assert Journal(live.state).open_transactions()
+
+    assert live.run("recover", newer) == (0, "")
+
+    assert not Journal(live.state).open_transactions()
+    assert live.copy.run(["dpkg-query", "-W", "-f=${Version} ${db:Status-Status}", "keyfit-try"]).stdout == "1.0 installed"
+    assert live.copy.run(["cat", "/usr/lib/keyfit-try/driver.so"]).stdout == "elf 1.0\n"
+    assert live.left() == there
+    assert live.copy.run(["dpkg", "--audit"]).stdout == ""
+    assert live.run("install", newer) == (0, ""), "and it can be upgraded again"
+    assert live.run("uninstall", newer) == (0, "")
+    assert (live.state_of("keyfit-try"), live.left() - before) == ("", set())
 
 
 def test_d7_a_dpkg_that_outlives_keyfit_is_waited_for_by_recover(live: Live) -> None:

@@ -66,11 +66,12 @@ class Kept:
 
     def tidy(self, needed: Collection[str]) -> None:
         """Remove all others, as far as that is possible; nothing depends on it."""
+        if self._folder.is_symlink() or not self._folder.is_dir():
+            return
         with suppress(OSError):
-            if self._folder.is_symlink() or not self._folder.is_dir():
-                return
-            for path in list(self._folder.iterdir()):
+            for path in sorted(self._folder.iterdir()):
                 if path.name not in needed:
-                    path.unlink()
+                    with suppress(OSError):
+                        path.unlink()
             if not needed:
                 self._folder.rmdir()
