@@ -311,7 +311,7 @@ def test_a_real_upgrade_that_fails_leaves_the_old_version(tree: Path, tmp_path: 
     assert pc.kept() == {pc.old_deb.read_bytes()}
 
 
-def test_d4_a_real_upgrade_without_the_very_file_to_go_back_to_is_refused(tree: Path, tmp_path: Path) -> None:
+def test_d2_a_real_upgrade_without_the_very_file_to_go_back_to_is_refused(tree: Path, tmp_path: Path) -> None:
     pc = Upgrade(tmp_path, tree)
     next((pc.state / "kept").iterdir()).write_bytes(pc.new_deb.read_bytes())
     history = len(pc.journal.history())

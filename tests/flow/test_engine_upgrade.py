@@ -204,7 +204,7 @@ def kept_file(pc: Pc, package: SimPackage) -> Path:
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_d4_without_the_very_file_to_go_back_to_nothing_is_begun(pc: Pc, spoil: Callable[[Path], None]) -> None:
+def test_d2_without_the_very_file_to_go_back_to_nothing_is_begun(pc: Pc, spoil: Callable[[Path], None]) -> None:
     pc.install(step(OLD))
     spoil(kept_file(pc, OLD))
     history, calls = len(pc.journal.history()), len(pc.host.calls)

@@ -2,7 +2,7 @@
 installing the old file again.
 
 They lie in a directory that only the administrator can use, each under its SHA-256, and are hashed again before they are used
-(security D1, D4).
+(security D1, D2).
 """
 
 import hashlib
