@@ -409,9 +409,9 @@ def test_j1_a_newer_sequence_is_planned_as_an_upgrade_and_carried_out(world: Wor
     (step,) = use_case.plan(world.context(), None).data["plan"]["steps"]
     result = use_case.install(world.context(), None)
 
-    assert (step["action"], step["undo"]) == ("Upgrade the package libacme from 1.0 to 2.0 with libacme_2.0.deb",
+    assert (step["action"], step["undo"]) == ("Replace the package libacme 1.0 with 2.0 from libacme_2.0.deb",
                                               "Go back to libacme 1.0")
-    assert "Upgrade the package libacme from 1.0 to 2.0" in world.reporter.all("confirm")[-1][1]
+    assert "Replace the package libacme 1.0 with 2.0" in world.reporter.all("confirm")[-1][1]
     assert (result.outcome, world.host.package_versions()["libacme"]) == (Outcome.DONE, "2.0")
     assert world.journal.installed() == {"acme": 2}
     maintain.uninstall(world.context(), "acme")

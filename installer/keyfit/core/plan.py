@@ -285,7 +285,7 @@ def _file_step(brand: Brand, package: Package, installed: str) -> Step:
         action, undo = f"Install the package {package.name} {package.version} from {payload.file}", (
             f"Remove the package {package.name}")
         if package.kind == "deb" and installed and package.version not in ("", installed):
-            action = f"Upgrade the package {package.name} from {installed} to {package.version} with {payload.file}"
+            action = f"Replace the package {package.name} {installed} with {package.version} from {payload.file}"
             undo = f"Go back to {package.name} {installed}"
     return Step(id=f"package-{package.id}", action=action, reason=COMPONENT_REASONS[package.component], undo=undo,
                 elevated=True, size_bytes=payload.length_bytes, change=change)

@@ -109,7 +109,7 @@ def test_a_brand_that_wants_its_driver_first_asks_to_unplug(plugged: bool, waits
 @pytest.mark.parametrize(("kind", "here", "action", "undo"), [
     ("deb", {}, "Install the package libown 2.0 from libown.deb", "Remove the package libown"),
     ("deb", {"libown": "2.0"}, "Install the package libown 2.0 from libown.deb", "Remove the package libown"),
-    ("deb", {"libown": "1.0"}, "Upgrade the package libown from 1.0 to 2.0 with libown.deb", "Go back to libown 1.0"),
+    ("deb", {"libown": "1.0"}, "Replace the package libown 1.0 with 2.0 from libown.deb", "Go back to libown 1.0"),
     ("rpm", {"libown": "1.0"}, "Install the package libown 2.0 from libown.rpm", "Remove the package libown"),
 ])
 def test_a_package_file_that_replaces_another_version_says_so(kind: str, here: dict[str, str], action: str, undo: str) -> None:
