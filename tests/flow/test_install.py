@@ -1,6 +1,7 @@
 """Stories of the main job over the whole program, on a machine in memory: what the user sees, and what is left behind."""
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -327,7 +328,10 @@ def test_the_certificate_is_waited_for(world: World) -> None:
     world.host.put("/usr/lib/acme.so", b"elf")
     world.tokens.reports = {"/usr/lib/acme.so": _report()}
     use_case.install(world.context(), None)
-    world.bus.script = [lambda bus: None, lambda bus: world.tokens.reports.update({"/usr/lib/acme.so": _report("new")})]
+    now = datetime.fromtimestamp(world.clock.now(), UTC)
+    placeholder = _report("key", not_before=now, not_after=now)
+    world.bus.script = [lambda bus: None, lambda bus: world.tokens.reports.update({"/usr/lib/acme.so": placeholder}),
+                        lambda bus: world.tokens.reports.update({"/usr/lib/acme.so": _report("new")})]
 
     result = certificate(world.context(), None, open_page=True, wait_s=600)
 
@@ -344,12 +348,13 @@ def test_a_certificate_that_never_comes_ends_the_waiting(world: World) -> None:
     assert caught.value.code == "no-new-certificate"
 
 
-def _report(*names: str) -> ModuleReport:
+def _report(*names: str, not_before: datetime = datetime(2026, 1, 1, tzinfo=UTC),
+            not_after: datetime = datetime(2028, 1, 1, tzinfo=UTC)) -> ModuleReport:
     from keyfit.model.certificate import CertificateInfo, SlotReport
 
     certificates = tuple(
-        CertificateInfo(label=n, subject=f"CN={n}", issuer="CN=Example CA", not_before="2026-01-01T00:00:00Z",
-                        not_after="2028-01-01T00:00:00Z", sha256=hashlib.sha256(n.encode()).hexdigest()) for n in names)
+        CertificateInfo(label=n, subject=f"CN={n}", issuer="CN=Example CA", not_before=not_before.isoformat(),
+                        not_after=not_after.isoformat(), sha256=hashlib.sha256(n.encode()).hexdigest()) for n in names)
     slot = SlotReport(slot="Acme One 00 00", label="token", model="One", manufacturer="Acme", initialised=True,
                       login_required=True, pin_initialised=True, pin_to_be_changed=False, pin_count_low=False,
                       pin_final_try=False, pin_locked=False, certificates=certificates)

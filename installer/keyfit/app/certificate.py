@@ -100,20 +100,21 @@ def _brand(context: Context, name: str | None) -> Brand:
 
 def _wait_for_new(context: Context, brand: Brand, before: tuple[ModuleReport, ...],
                   wait_s: float) -> tuple[ModuleReport, ...]:
-    known = _fingerprints(before)
+    known = _fingerprints(before, context.clock.now())
     context.reporter.wait("certificate", "Waiting for the new certificate to arrive on the token.")
     end = context.clock.now() + wait_s
     while context.clock.now() < end:
         context.bus.wait_for_change(POLL_S)
         reports = load_modules(context, brand)
-        if _fingerprints(reports) - known:
+        if _fingerprints(reports, context.clock.now()) - known:
             return reports
     raise NoTokenError("no-new-certificate", f"No new certificate arrived on the token within {wait_s:.0f} seconds.",
                        hint="Finish the download on the bank's page, then run `keyfit certificate` again.")
 
 
-def _fingerprints(reports: tuple[ModuleReport, ...]) -> set[str]:
-    return {c.sha256 for r in reports for s in r.slots for c in s.certificates if not c.ca}
+def _fingerprints(reports: tuple[ModuleReport, ...], now: float) -> set[str]:
+    """Of certificates that are the user's and not over."""
+    return {c.sha256 for r in reports for s in r.slots for c in s.certificates if not c.ca and not judge.is_over(c, now)}
 
 
 def _certificate_data(info: CertificateInfo) -> dict[str, Any]:

@@ -93,6 +93,12 @@ def _same_name(slot: str, reader: str) -> bool:
     return bool(slot) and slot == cut
 
 
+def is_over(info: CertificateInfo, now: float) -> bool:
+    """True if the certificate has ended, or was never valid for any time. Some modules put one that ends as it begins beside a
+    new key, until the bank's own certificate comes (yubico-piv-tool, ykcs11/openssl_utils.c, `do_create_empty_cert`)."""
+    return any(end < now or end <= begin for begin, end in _period(info))
+
+
 def _period(info: CertificateInfo) -> list[tuple[float, float]]:
     """[(begin, end)] in seconds since the epoch; empty if the dates cannot be read."""
     try:
