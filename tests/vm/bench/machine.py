@@ -199,6 +199,7 @@ class Machine:
     @classmethod
     def restore(cls, state: State) -> Machine:
         """Go on with a frozen machine; its clock is set to now."""
+        os.utime(state.folder)  # used last: it stays in the cache
         return cls(state.image, state.hardware, state)
 
     def _start(self, state: State | None) -> None:
