@@ -35,6 +35,7 @@ def old_or_new(tally: Tally) -> None:
         assert row.kills == row.old + row.new > 0
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("verb", simulated.VERBS)
 def test_d7_a_power_cut_at_every_moment_leaves_old_or_new(folder: Path, verb: str) -> None:
     tally = Tally()
@@ -50,6 +51,7 @@ def test_d7_a_power_cut_at_every_moment_leaves_old_or_new(folder: Path, verb: st
     assert row.recovered > 20, "cuts that came to nothing prove nothing"
 
 
+@pytest.mark.timeout(600)
 def test_d7_sigkill_beside_commits_and_inside_dpkg_leaves_old_or_new(folder: Path) -> None:
     tally = Tally()
     loop = tree.Loop(folder, tally)
