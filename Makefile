@@ -29,8 +29,8 @@ lint: setup
 	for system in linux win32 darwin; do $(BIN)/mypy --platform $$system || exit 1; done
 	$(BIN)/lint-imports
 
-fuzz: setup  # FUZZ_SECONDS for each target
-	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),5)
+fuzz: setup  # FUZZ_SECONDS for each target; the short run is the same each time, FUZZ_SEED=0 for another one
+	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),5) --seed $(or $(FUZZ_SEED),1)
 
 test-vm: deb
 	bash tests/vm/install-packages.sh

@@ -28,6 +28,7 @@ def main() -> int:
     """Run the targets; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--seed", type=int, default=0, help="of chance; 0 for another one each time")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     asked = parser.parse_args()
     unknown = set(asked.targets) - TARGETS.keys()
@@ -39,11 +40,11 @@ def main() -> int:
     failed = False
     print(f"{'target':16} {'seconds':>8} {'executions':>11} {'coverage':>9} {'corpus':>7}  result", flush=True)
     for name in asked.targets or TARGETS:
-        failed |= _fuzz(name, asked.seconds)
+        failed |= _fuzz(name, asked.seconds, asked.seed)
     return int(failed)
 
 
-def _fuzz(name: str, seconds: int) -> bool:
+def _fuzz(name: str, seconds: int, seed: int) -> bool:
     """One target; True if it failed."""
     folder = WORK / name
     corpus = folder / "corpus"
@@ -52,7 +53,7 @@ def _fuzz(name: str, seconds: int) -> bool:
         (corpus / f"seed-{number:03}").write_bytes(data)
     known = set(folder.glob("*-*"))
     began = time.monotonic()
-    child = [sys.executable, "-m", "tests.fuzz.one", name, f"-max_total_time={seconds}", f"-max_len={MAX_BYTES}",
+    child = [sys.executable, "-m", "tests.fuzz.one", name, f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={MAX_BYTES}",
              f"-timeout={SLOW_S}", f"-rss_limit_mb={MEMORY_MB}", "-print_final_stats=1", f"-artifact_prefix={folder}/",
              str(corpus)]
     done = subprocess.run(child, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,

@@ -21,7 +21,7 @@ def clean(raw: str, limit: int = MAX_DEVICE_TEXT) -> str:
     Every such character becomes nothing, runs of white space become one space, and the result is cut to `limit`.
     """
     if raw.isascii() and raw.isprintable() and "  " not in raw:
-        return raw.strip()[:limit]
+        return raw.strip()[:limit].rstrip()
     kept: list[str] = []
     marks = 0
     for char in unicodedata.normalize("NFC", raw[: limit * 4]):

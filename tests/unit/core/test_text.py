@@ -35,6 +35,13 @@ def test_h1_a_newline_or_any_other_white_space_becomes_one_space(gap: str) -> No
     assert clean(f"{gap}OK{gap}WARNING{gap}") == "OK WARNING"
 
 
+def test_h1_a_text_that_is_cut_at_a_blank_ends_before_it() -> None:
+    """However it is written: cleaning it again changes nothing."""
+    for text in ("a" * 125 + " b" * 3, "a" * 125 + "\u3000b" * 3):
+        assert clean(text) == "a" * 125
+        assert clean(clean(text)) == clean(text)
+
+
 def test_h1_255_wide_characters_are_cut_to_what_usb_allows() -> None:
     assert clean("\u9374" * 255) == "\u9374" * MAX_DEVICE_TEXT
 
