@@ -8,6 +8,8 @@ MAX_DEVICE_TEXT = 126
 
 MAX_MARKS = 4
 """Combining marks on one character: Hebrew and Tibetan use up to four; more of them only paint over the lines around."""
+MAX_ROUNDS = 6
+"""Every round but the first has less to do, and nearly every text is done after it."""
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | frozenset(
     map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 """Characters that count as letters, marks or symbols and show nothing: Unicode's Default_Ignorable_Code_Point
@@ -22,9 +24,20 @@ def clean(raw: str, limit: int = MAX_DEVICE_TEXT) -> str:
     """
     if raw.isascii() and raw.isprintable() and "  " not in raw:
         return raw.strip()[:limit].rstrip()
+    text = raw[: limit * 4]
+    for _ in range(MAX_ROUNDS):
+        cleaned = _once(text, limit)
+        if cleaned == text:
+            break
+        text = cleaned
+    return text
+
+
+def _once(text: str, limit: int) -> str:
+    """Characters that were apart may meet when what stood between them is gone, and make others; so once is not enough."""
     kept: list[str] = []
     marks = 0
-    for char in unicodedata.normalize("NFC", raw[: limit * 4]):
+    for char in unicodedata.normalize("NFC", text):
         category = unicodedata.category(char)
         if char.isspace() or category == "Zs":
             kept.append(" ")
@@ -32,7 +45,6 @@ def clean(raw: str, limit: int = MAX_DEVICE_TEXT) -> str:
             marks = marks + 1 if category in ("Mn", "Me") else 0
             if marks <= MAX_MARKS:
                 kept.append(char)
-    # once more: what was between two characters that belong together is gone now
     return unicodedata.normalize("NFC", " ".join("".join(kept).split()))[:limit].rstrip()
 
 
