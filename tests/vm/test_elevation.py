@@ -300,8 +300,10 @@ def check_environments(watched: list[dict[str, Any]]) -> None:
             assert paths in ([], ["LD_LIBRARY_PATH=/opt/keyfit/_internal"])
         else:
             assert not any(path.startswith("/opt/keyfit") for path in seen["libraries"]), seen["exe"]
-    serving = [seen for seen in watched if seen["exe"] == HELPER and seen["net"] != seen["own_net"]]
-    assert {(seen["cwd"], seen["umask"]) for seen in serving} == {("/", "0077")}
+    # the first of these is the helper; the others are about to become the programs that it runs, with the umask of those
+    serving = min((seen for seen in watched if seen["exe"] == HELPER and seen["net"] != seen["own_net"]),
+                  key=lambda seen: int(seen["pid"]))
+    assert (serving["cwd"], serving["umask"]) == ("/", "0077")
 
 
 def check_network(watched: list[dict[str, Any]], trace: str, pid: int) -> None:
