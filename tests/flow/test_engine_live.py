@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,9 +77,9 @@ class Live:
         """SIGKILL to all of them, parents first, so that none sees its child's end."""
         pids = self._running(*names)
         assert pids
-        self.copy.run(["kill", "-KILL", *pids])
-        while self._running(*names):
-            time.sleep(0.01)
+        while pids:
+            self.copy.run([sys.executable, "-c", KILL_AND_WAIT, *pids])
+            pids = self._running(*names)
 
     def _running(self, *names: str) -> list[str]:
         return [pid for name in names for pid in self.copy.run(["pgrep", "-f", name]).stdout.split()]
@@ -100,6 +99,17 @@ def live(tmp_path: Path) -> Iterator[Live]:
         yield Live(tmp_path, copy)
 
 
+KILL_AND_WAIT = """
+import contextlib, os, select, signal, sys
+handles = []
+for pid in map(int, sys.argv[1:]):
+    with contextlib.suppress(ProcessLookupError):
+        handles.append(os.pidfd_open(pid))
+        signal.pidfd_send_signal(handles[-1], signal.SIGKILL)
+for handle in handles:
+    select.select([handle], [], [])
+"""
+"""The kernel says when each has ended (pidfd_open(2))."""
 EVERYBODY = ("tests.sim.livejob", "^/usr/bin/apt-get", "^/usr/bin/dpkg", "^/bin/sh /var/lib/dpkg", "^cat .*/go$")
 
 

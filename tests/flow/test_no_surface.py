@@ -135,8 +135,8 @@ def test_a_service_that_a_package_brings_would_be_seen(tmp_path: Path) -> None:
                    "etc/chromium/native-messaging-hosts/a.json": "{}", "etc/firefox/policies/policies.json": '{"Extensions": 1}'}
         deb = debs.build(tmp_path, "planted", files=planted)
         copy.run(["dpkg", "-i", deb])
-        listener = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); print(1, flush=True); " \
-                   "time.sleep(60)"
+        listener = "import signal, socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); print(1, flush=True); " \
+                   "signal.pause()"
         copy.run(["sh", "-c", 'mkfifo /tmp/f; "$@" > /tmp/f 2>&1 & read -r _ < /tmp/f', "sh", sys.executable, "-c", listener])
 
         assert set(planted) <= {path.lstrip("/") for path in surface(new_files(copy))}

@@ -145,9 +145,10 @@ def deadly_dpkg(folder: Path, number: str, *, log: Path | None = None, with_it: 
     """A dpkg that ends with SIGKILL at its n-th call that changes a file. It logs the calls if it is not to end."""
     script = folder / "dpkg"
     settings = f"SYSCALLS_LOG={log}" if log else f"SYSCALLS_AT={number} SYSCALLS_DO=kill"
-    after = "[ $code = 137 ] && kill -9 $PPID\n" if with_it else ""
-    script.write_text(f'#!/bin/sh\nLD_PRELOAD={syscalls.library()} {settings} /usr/bin/dpkg "$@"\ncode=$?\n{after}'
-                      "[ $code = 137 ] && kill -9 $$\nexit $code\n")
+    whom = "$PPID $$" if with_it else "$$"
+    lines = ("#!/bin/sh", f"export LD_PRELOAD={syscalls.preloaded()} {settings}", 'dpkg "$@"', "code=$?",
+             f"[ $code = 137 ] && kill -9 {whom}", "exit $code")
+    script.write_text("\n".join(lines) + "\n")
     script.chmod(0o755)
     return script
 

@@ -2,17 +2,17 @@
 
 Each FILE holds what was signed, each EVIL file other bytes. Again and again, in turn: EVIL takes the place of FILE by a rename,
 by a symbolic link, by a hard link, and by writing into the same file; FILE itself gets a second name; and it is good again for a
-moment. FOLDER, on the same file system, is for spare names; the program goes on until the file "stop" lies there, and then
-prints as JSON how often it did what.
+moment. FOLDER, on the same file system, is for spare names. The program says "begun" after the first round, goes on until its
+standard input ends, and then prints as JSON how often it did what.
 """
 
 import ctypes
 import json
 import os
 import random
+import select
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -44,16 +44,15 @@ class Racer:
     def __enter__(self) -> "Racer":
         self.folder.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen([sys.executable, "-m", "tests.sim.racer", str(self.folder), *self._pairs],
-                                         cwd=Path(__file__).resolve().parents[2], stdout=subprocess.PIPE, text=True)
-        until = time.monotonic() + 20
-        while not self.count and time.monotonic() < until:
-            time.sleep(0.005)
+                                         cwd=Path(__file__).resolve().parents[2], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "begun\n"
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         assert self._process is not None
-        (self.folder / "stop").touch()
-        said, _ = self._process.communicate(timeout=20)
+        said, _ = self._process.communicate(timeout=20)  # which ends its input
         self.swaps = json.loads(said)
 
 
@@ -67,20 +66,20 @@ class _Swapper:
     def swap(self, kind: str, dwell_s: float) -> None:
         if kind == "rewritten":
             self._rewrite(self.evil_bytes)
-            time.sleep(dwell_s)
+            is_over(dwell_s)
             self._rewrite(self.good_bytes)
         elif kind == "second name":
             os.link(self.file, self.spare)
-            time.sleep(dwell_s)
+            is_over(dwell_s)
             os.unlink(self.spare)
         elif kind == "renamed":
             _exchange(self.file, self.evil)
-            time.sleep(dwell_s)
+            is_over(dwell_s)
             _exchange(self.file, self.evil)
         else:
             (os.symlink if kind == "symbolic link" else os.link)(self.evil, self.spare)
             _exchange(self.file, self.spare)
-            time.sleep(dwell_s)
+            is_over(dwell_s)
             _exchange(self.file, self.spare)
             os.unlink(self.spare)
 
@@ -104,6 +103,11 @@ class _Swapper:
         Path(self.evil).write_bytes(self.evil_bytes)
 
 
+def is_over(within_s: float) -> bool:
+    """True if the race ends within that time; this is how long it waits for that."""
+    return bool(select.select([sys.stdin], [], [], within_s)[0])
+
+
 def _exchange(one: str, other: str) -> None:
     if _libc.renameat2(AT_FDCWD, one.encode(), AT_FDCWD, other.encode(), RENAME_EXCHANGE):
         raise OSError(ctypes.get_errno(), "renameat2", one)
@@ -113,7 +117,8 @@ def main(folder: Path, pairs: list[str]) -> None:
     """See the module's text."""
     swappers = [_Swapper(folder, *map(Path, pair.split("="))) for pair in pairs]
     chance, done = random.Random(1), Counter[str]()
-    while not (folder / "stop").exists():
+    begun = False
+    while not is_over(chance.uniform(0, 0.004)):  # good for a moment
         for kind in KINDS:
             for swapper in swappers:
                 try:
@@ -122,7 +127,9 @@ def main(folder: Path, pairs: list[str]) -> None:
                 except OSError:
                     swapper.restore()
         (folder / "count").write_text(str(done.total()))
-        time.sleep(chance.uniform(0, 0.004))
+        if not begun:
+            print("begun", flush=True)
+            begun = True
     for swapper in swappers:
         swapper.restore()
     print(json.dumps(done))

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).with_name("syscalls.c")
 
 
 @cache
-def library() -> Path:
+def preloaded() -> Path:
     """The library, built once a process."""
     folder = Path(tempfile.mkdtemp(prefix="keyfit-syscalls-"))
     atexit.register(shutil.rmtree, folder)
@@ -79,7 +79,7 @@ def held_up(command: Sequence[str], number: int, meanwhile: Callable[[], None], 
 
 def _environment(settings: Mapping[str, str], environment: Mapping[str, str] | None) -> dict[str, str]:
     base = os.environ if environment is None else environment
-    return {**base, **settings, "LD_PRELOAD": str(library()), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**base, **settings, "LD_PRELOAD": str(preloaded()), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _run(command: Sequence[str], settings: dict[str, str], environment: Mapping[str, str] | None,
