@@ -6,11 +6,12 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from keyfit.errors import BusyError, StorageError
+from keyfit.errors import BusyError, HostError, StorageError
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """O_NONBLOCK keeps a planted FIFO from blocking us; it means nothing for regular files. Windows has neither."""
@@ -142,6 +143,57 @@ def sync_directory(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def foreign_influence(path: Path, owners: Collection[int] | None = None) -> str:
+    """Why others could exchange what lies at `path`: "" if only its owners can, who are the administrator and this user unless
+    others are named by number.
+
+    A directory that everybody writes to but in which only owners remove (sticky, as /tmp) may be on the way to it. So may links,
+    if the same holds for them and for where they lie.
+    """
+    if os.name != "posix":
+        return ""  # Windows: the directory's own access list says it; see the adaptor
+    mine = owners if owners is not None else {0, os.geteuid()}  # type: ignore[attr-defined,unused-ignore]
+    here = path.resolve()
+    for place in _way_to(path.absolute()):
+        status = place.lstat()
+        if status.st_uid not in mine:
+            return f"{place} belongs to user {status.st_uid}"
+        shared = not stat.S_ISLNK(status.st_mode) and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if shared and (place == here or not status.st_mode & stat.S_ISVTX):
+            return f"others may write to {place}"
+    return ""
+
+
+def _way_to(path: Path) -> Iterator[Path]:
+    """Every directory and every link that is met when an absolute path that resolves is followed."""
+    here, pending = Path(path.anchor), list(path.parts[1:])
+    yield here
+    while pending:
+        part = pending.pop(0)
+        if part == "..":
+            here = here.parent
+            continue
+        yield here / part
+        if (here / part).is_symlink():
+            target = (here / part).readlink()
+            pending[:0] = target.parts[1:] if target.is_absolute() else target.parts
+            here = Path(target.anchor) if target.is_absolute() else here
+        else:
+            here = here / part
+
+
+def require_own(state_dir: Path) -> None:
+    """See that nobody else can exchange the state directory (security D1).
+
+    Raises:
+        HostError: code "state-dir-writable".
+    """
+    problem = foreign_influence(state_dir)
+    if problem:
+        raise HostError("state-dir-writable", f"What is kept in {state_dir} cannot be relied on: {problem}.",
+                        hint="Correct its owner and mode, or give another --state-dir.")
 
 
 class FileLock:

@@ -22,7 +22,7 @@ from msgspec import Struct
 from keyfit.engine import installed
 from keyfit.errors import BusyError, ElevationError, HostError, StorageError
 from keyfit.model.plan import Plan
-from keyfit.privatefiles import FileLock, make_parents
+from keyfit.privatefiles import FileLock, make_parents, require_own
 
 SCHEMA_VERSION = 2
 SCHEMAS = (
@@ -96,8 +96,10 @@ class Journal:
 
         Raises:
             BusyError: another process holds it.
+            HostError: code "state-dir-writable": somebody else could exchange the record.
         """
         self._make_directory()
+        require_own(self._dir)
         with FileLock(self._dir / "lock", 0.0, busy="another-installation"):
             yield
 

@@ -7,14 +7,22 @@ is over (security C4, D1, D2, D4). Every payload gets a new file; nothing is eve
 import hashlib
 import os
 import secrets
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePath
 
-from keyfit.errors import BusyError, HostError, StorageError, TrustError
+from keyfit.errors import BusyError, StorageError, TrustError
 from keyfit.model.catalog import Payload
-from keyfit.privatefiles import FileLock, make_parents, open_private, private_directory, storage_error, unsafe
+from keyfit.privatefiles import (
+    FileLock,
+    foreign_influence,
+    make_parents,
+    open_private,
+    private_directory,
+    require_own,
+    storage_error,
+    unsafe,
+)
 
 FOLDER = "staging"
 LOCK = "lock"
@@ -44,10 +52,7 @@ class Staging:
             make_parents(self._base)
         except OSError as error:
             raise storage_error(error, self._base.parent, "make the directory") from error
-        problem = foreign_influence(self._base.parent)
-        if problem:
-            raise HostError("state-dir-writable", f"Files to be installed cannot wait below {self._base.parent}: {problem}.",
-                            hint="Correct its owner and mode, or give another --state-dir.")
+        require_own(self._base.parent)
         with FileLock(self._base / LOCK, ENTER_WAIT_S):  # so that nobody takes a folder without its lock yet for abandoned
             self._remove_abandoned()
             try:
@@ -172,44 +177,6 @@ def chunks_of(path: Path) -> Iterator[bytes]:
                 yield chunk
         except OSError as error:
             raise storage_error(error, path, "read") from error
-
-
-def foreign_influence(path: Path) -> str:
-    """Why others could exchange what lies at `path`: "" if only the administrator and this user can.
-
-    A directory that everybody writes to but in which only owners remove (sticky, as /tmp) may be on the way to it. So may links,
-    if the same holds for them and for where they lie.
-    """
-    if os.name != "posix":
-        return ""  # Windows: the directory's own access list says it; see the adaptor
-    mine = {0, os.geteuid()}  # type: ignore[attr-defined,unused-ignore]
-    here = path.resolve()
-    for place in _way_to(path.absolute()):
-        status = place.lstat()
-        if status.st_uid not in mine:
-            return f"{place} belongs to user {status.st_uid}"
-        shared = not stat.S_ISLNK(status.st_mode) and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if shared and (place == here or not status.st_mode & stat.S_ISVTX):
-            return f"others may write to {place}"
-    return ""
-
-
-def _way_to(path: Path) -> Iterator[Path]:
-    """Every directory and every link that is met when an absolute path that resolves is followed."""
-    here, pending = Path(path.anchor), list(path.parts[1:])
-    yield here
-    while pending:
-        part = pending.pop(0)
-        if part == "..":
-            here = here.parent
-            continue
-        yield here / part
-        if (here / part).is_symlink():
-            target = (here / part).readlink()
-            pending[:0] = target.parts[1:] if target.is_absolute() else target.parts
-            here = Path(target.anchor) if target.is_absolute() else here
-        else:
-            here = here / part
 
 
 def _remove(folder: Path) -> None:

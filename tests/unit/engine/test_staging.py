@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from keyfit.engine.staging import FOLDER, LOCK, Staging, chunks_of, foreign_influence
+from keyfit.engine.journal import Journal
+from keyfit.engine.staging import FOLDER, LOCK, Staging, chunks_of
 from keyfit.errors import HostError, KeyfitError, StorageError, TrustError
 from keyfit.model.catalog import Payload
-from keyfit.privatefiles import FileLock
+from keyfit.privatefiles import FileLock, foreign_influence
 
 DATA = b"a driver" * 1000
 
@@ -174,3 +175,15 @@ def test_a_lock_that_another_process_holds_is_waited_for(state: Path, monkeypatc
         pass
     with FileLock(state / FOLDER / LOCK, 0.0), pytest.raises(HostError), Staging(state):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_d1_no_change_is_begun_where_somebody_else_could_exchange_the_record(state: Path) -> None:
+    """D1. The lock that every change needs, those that stage nothing included."""
+    journal = Journal(state)
+    with journal.locked():
+        pass
+    os.chown(state.parent, 65534, 65534)
+    with pytest.raises(HostError) as error, journal.locked():
+        pass
+    assert code(error) == "state-dir-writable"

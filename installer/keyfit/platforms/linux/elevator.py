@@ -9,7 +9,8 @@ from pathlib import Path
 
 from keyfit.errors import ElevationError
 from keyfit.platforms.linux import programs, ttyagent
-from keyfit.platforms.linux.isolation import whose
+from keyfit.platforms.linux.isolation import ADMINISTRATOR
+from keyfit.privatefiles import foreign_influence
 
 HELPER = "keyfit-helper"
 """Beside `keyfit` in the folder of the installed program."""
@@ -79,6 +80,6 @@ def installed_helper(program: Path) -> Path | None:
     """The helper beside this program, if it is one that an administrator has installed."""
     helper = program.with_name(HELPER)
     try:
-        return helper if helper.is_file() and not whose(helper.resolve()) else None
+        return helper if helper.is_file() and not foreign_influence(helper, owners=ADMINISTRATOR) else None
     except OSError:
         return None

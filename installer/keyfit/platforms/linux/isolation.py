@@ -7,7 +7,6 @@ Sources: environ(7), unshare(2), network_namespaces(7), pkexec(1).
 import ctypes
 import os
 import signal
-import stat
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -15,11 +14,13 @@ from pathlib import Path
 from keyfit.errors import ElevationError, HostError
 from keyfit.invoker import CALLERS
 from keyfit.platforms.linux.posix import posix
+from keyfit.privatefiles import foreign_influence
 
 CLONE_NEWNET = 0x40000000
 """unshare(2), <linux/sched.h>."""
 CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"}
 PRIVATE_UMASK = 0o077
+ADMINISTRATOR = (0,)
 
 
 def clean_process() -> None:
@@ -67,22 +68,10 @@ def require_admins_place(folder: Path) -> None:
     Raises:
         ElevationError: code "program-unsafe".
     """
-    problem = whose(folder.resolve())
+    problem = foreign_influence(folder, owners=ADMINISTRATOR)
     if problem:
         raise ElevationError("program-unsafe", f"Keyfit does not run with administrator rights from here: {problem}.",
                              hint="Install it with its package, which puts it into /opt/keyfit.")
-
-
-def whose(path: Path) -> str:
-    """Why `path` cannot be relied on: somebody else than root may change it or what leads to it; "" if nobody may. On the way
-    may lie a directory where everybody writes but only owners remove (sticky, as /tmp)."""
-    for place in (path, *path.parents):
-        status = place.lstat()
-        if status.st_uid != 0:
-            return f"{place} belongs to user {status.st_uid}"
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and (place == path or not status.st_mode & stat.S_ISVTX):
-            return f"others may write to {place}"
-    return ""
 
 
 def _highest_descriptor() -> int:
